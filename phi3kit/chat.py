@@ -1,0 +1,190 @@
+"""Chat messages in, one chat completion out, in OpenAI's shapes.
+
+A message's content is data: whatever a user types, control tokens such as `<|end|>` come from the chat template
+alone. That is why messages become token ids here and not a prompt string.
+"""
+
+import json
+import re
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from phi3kit.errors import InvalidRequest, WeightsError
+
+ROLES = ("system", "user", "assistant")
+
+# Two private-use characters that no template holds: they mark where the content of message N belongs.
+_SLOT = "\ue000{}\ue001"
+_SLOTS = re.compile("\ue000(\\d+)\ue001")
+
+
+def check(messages: object) -> list[dict[str, str]]:
+    """Check chat messages and return them as plain dicts.
+
+    Args:
+        messages: a sequence of `{"role": ..., "content": ...}`; fields that are None are passed over.
+
+    Returns:
+        The messages with exactly the keys `role` and `content`.
+
+    Raises:
+        InvalidRequest: naming the field, what came and what is allowed.
+    """
+    if isinstance(messages, str | Mapping) or not isinstance(messages, Sequence) or not messages:
+        raise InvalidRequest("messages", messages, 'a list such as [{"role": "user", "content": "Hello!"}]')
+    checked = [_check_one(f"messages[{i}]", message) for i, message in enumerate(messages)]
+    if checked[-1]["role"] != "user":
+        raise InvalidRequest(f"messages[{len(checked) - 1}].role", checked[-1]["role"], "user in the last message")
+    return checked
+
+
+def _check_one(field: str, message: object) -> dict[str, str]:
+    if not isinstance(message, Mapping):
+        raise InvalidRequest(field, message, "an object with role and content")
+    present = {key: value for key, value in message.items() if value is not None}
+    if unknown := sorted(present.keys() - {"role", "content"}):
+        raise InvalidRequest(f"{field}.{unknown[0]}", present[unknown[0]], "only role and content")
+    role, content = present.get("role"), present.get("content")
+    if role not in ROLES:
+        raise InvalidRequest(f"{field}.role", role, f"one of {', '.join(ROLES)}")
+    if not isinstance(content, str) or not content.strip():
+        raise InvalidRequest(f"{field}.content", content, "a text that is not empty")
+    return {"role": str(role), "content": content}
+
+
+class ChatTemplate:
+    """A model's own chat template and tokenizer, read from its folder (checkpoint or ONNX).
+
+    Args:
+        folder: holds `tokenizer.json` and, in `chat_template.jinja` or `tokenizer_config.json`, the template.
+
+    Raises:
+        WeightsError: when the folder has no tokenizer or no chat template.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        try:
+            self._tokenizer_json = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+            self._config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise WeightsError(f"{folder} has no {Path(error.filename).name}: give a complete model folder.") from None
+        beside = folder / "chat_template.jinja"
+        self.source: str = beside.read_text(encoding="utf-8") if beside.exists() else self._config.get("chat_template")
+        if not self.source:
+            raise WeightsError(f"{folder} has no chat template: give an instruct model, or use plain prompts.")
+
+    @cached_property
+    def _jinja(self) -> Any:
+        from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+        # The same settings under which transformers renders chat templates, so that the ids come out equal.
+        environment = ImmutableSandboxedEnvironment(
+            trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+        )
+        environment.globals["raise_exception"] = _refuse
+        return environment.from_string(self.source)
+
+    @cached_property
+    def _plain(self) -> Any:
+        """The tokenizer without its control tokens: every text it encodes is only text."""
+        from tokenizers import Tokenizer
+
+        return Tokenizer.from_str(json.dumps({**self._tokenizer_json, "added_tokens": []}))
+
+    @cached_property
+    def _control(self) -> dict[str, dict[str, Any]]:
+        return {token["content"]: token for token in self._tokenizer_json["added_tokens"]}
+
+    def render(self, messages: Sequence[Mapping[str, str]]) -> str:
+        """Return the prompt as text, for reading; `encode` is what a model should be given."""
+        text = self._render_slots(check(messages))
+        return _SLOTS.sub(lambda slot: messages[int(slot[1])]["content"], text)
+
+    def encode(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
+        """Turn messages into the token ids of a prompt that asks for the assistant's next turn.
+
+        For contents without control tokens the ids are the ones that Hugging Face's `apply_chat_template` gives.
+
+        Raises:
+            InvalidRequest: when the messages are malformed or the model's template refuses them.
+        """
+        checked = check(messages)
+        ids: list[int] = []
+        text, strip_next = "", False
+        for piece, is_control in self._pieces(checked):
+            if is_control:
+                token = self._control[piece]
+                ids += self._encode_plain(text.rstrip() if token["lstrip"] else text)
+                ids.append(token["id"])
+                text, strip_next = "", token["rstrip"]
+                continue
+            text += piece
+            if strip_next:
+                text = text.lstrip()
+        return ids + self._encode_plain(text)
+
+    def _pieces(self, messages: list[dict[str, str]]) -> list[tuple[str, bool]]:
+        """Split the rendered template into (text, is it a control token); contents are never control tokens."""
+        longest_first = sorted(map(re.escape, self._control), key=len, reverse=True)
+        control = re.compile(f"({'|'.join(longest_first) or '(?!)'})")
+        pieces: list[tuple[str, bool]] = []
+        for i, part in enumerate(_SLOTS.split(self._render_slots(messages))):
+            if i % 2:
+                pieces.append((messages[int(part)]["content"], False))
+            else:
+                pieces += [(text, bool(j % 2)) for j, text in enumerate(control.split(part)) if text]
+        return pieces
+
+    def _render_slots(self, messages: list[dict[str, str]]) -> str:
+        slots = [{"role": m["role"], "content": _SLOT.format(i)} for i, m in enumerate(messages)]
+        names = {name: self._special(name) for name in ("bos_token", "eos_token", "unk_token", "pad_token")}
+        return self._jinja.render(messages=slots, add_generation_prompt=True, **names)
+
+    def _special(self, name: str) -> str:
+        token = self._config.get(name) or ""
+        return token["content"] if isinstance(token, dict) else token
+
+    def _encode_plain(self, text: str) -> list[int]:
+        return self._plain.encode(text, add_special_tokens=False).ids if text else []
+
+
+def _refuse(message: str) -> None:
+    raise InvalidRequest("messages", "...", f"messages that the model's chat template takes ({message})")
+
+
+def response(
+    *, model: str, text: str, finish_reason: str, prompt_tokens: int, completion_tokens: int
+) -> dict[str, Any]:
+    """Return one chat completion in OpenAI's shape, with one choice."""
+    return {
+        "id": str(uuid.uuid4()),
+        "object": "chat.completion",
+        "created": int(time.time()),
+        "model": model,
+        "choices": [
+            {"index": 0, "finish_reason": finish_reason, "message": {"role": "assistant", "content": text}},
+        ],
+        "usage": {
+            "prompt_tokens": prompt_tokens,
+            "completion_tokens": completion_tokens,
+            "total_tokens": prompt_tokens + completion_tokens,
+        },
+    }
+
+
+def completion(result: object) -> dict[str, Any]:
+    """Return the one chat completion in what a wrapped model's `predict` gave.
+
+    MLflow's transformers pipeline returns a list of completions, `Phi3Chat` one dict.
+
+    Raises:
+        InvalidRequest: when there is not exactly one completion in it.
+    """
+    found = result[0] if isinstance(result, list) and len(result) == 1 else result
+    if not isinstance(found, dict) or not found.get("choices"):
+        raise InvalidRequest("result", result, "one chat completion, or a list that holds one")
+    return found

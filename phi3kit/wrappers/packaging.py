@@ -1,0 +1,58 @@
+"""What makes a logged folder whole: code, exact requirements, a card, and a name that means something elsewhere."""
+
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from phi3kit.wrappers.chat import Phi3Chat
+from phi3kit.wrappers.prompt import ARTIFACT, Phi3Model
+
+if TYPE_CHECKING:
+    from huggingface_hub import ModelCard
+    from transformers import Pipeline
+
+_PACKAGE = Path(__file__).parents[1]
+_CODE = {Phi3Model: "phi3_model.py", Phi3Chat: "phi3_chat.py"}
+
+# What the code of each wrapper imports, and mlflow itself, which loads it.
+_ONNX = ("mlflow", "onnxruntime-genai", "onnxruntime", "tokenizers", "jinja2", "joblib", "pydantic", "pandas", "numpy")
+_TRANSFORMERS = ("mlflow", "transformers", "torch", "tokenizers", "safetensors", "jinja2", "pandas", "numpy")
+
+
+def onnx_requirements() -> list[str]:
+    """Return the exact pins of what `Phi3Model` and `Phi3Chat` need, as installed here."""
+    return _pins(_ONNX)
+
+
+def transformers_requirements() -> list[str]:
+    """Return the exact pins of what the transformers pipeline needs, as installed here."""
+    return _pins(_TRANSFORMERS)
+
+
+def _pins(packages: tuple[str, ...]) -> list[str]:
+    # "2.13.0+cpu" names a build that PyPI does not have; the version proper is the requirement.
+    return [f"{package}=={version(package).split('+')[0]}" for package in packages]
+
+
+def packaged(wrapper: type[Phi3Model] | type[Phi3Chat], model: str) -> dict[str, Any]:
+    """Return what `mlflow.pyfunc.log_model` (or `save_model`) needs to store a wrapper of the model.
+
+    Args:
+        wrapper: `Phi3Model` or `Phi3Chat`.
+        model: a catalog name, a local folder, or a hub id; its ONNX form is fetched or built when missing.
+
+    Raises:
+        WeightsError: when the model's files cannot be had.
+    """
+    from phi3kit import weights
+
+    entry = weights.resolve(model)
+    return {
+        "python_model": str(Path(__file__).parent / "models_from_code" / _CODE[wrapper]),
+        "artifacts": {ARTIFACT: str(weights.onnx(model))},
+        "signature": wrapper.signature(),
+        "input_example": wrapper.input_example(),
+        "code_paths": [str(_PACKAGE)],
+        "pip_requirements": onnx_requirements(),
+        "model_config": {"model": entry.name},
+    }
