@@ -1,5 +1,7 @@
 """Where experiments live: one store, found from a notebook, papermill, `mlflow run` and the shell alike."""
 
+import contextlib
+import io
 import logging
 import os
 from pathlib import Path
@@ -16,24 +18,32 @@ ROOT = _BESIDE if (_BESIDE / "MLproject").exists() else Path.cwd()
 def use(experiment: str) -> str:
     """Point MLflow to the workbook's store and experiment, and return the store's URI.
 
-    `MLFLOW_TRACKING_URI` wins over the default, one SQLite file and one artifact folder at `ROOT`. Under `mlflow run`,
-    which sets `MLFLOW_RUN_ID`, that run and its experiment are taken up: open your own as nested runs.
+    `MLFLOW_TRACKING_URI` wins over the default, one SQLite file at `ROOT`. The artifacts of an experiment made in a
+    SQLite store lie beside its file. Under `mlflow run`, which sets `MLFLOW_RUN_ID`, that run and its experiment are
+    taken up: open your own as nested runs.
 
     Args:
         experiment: its name; made when it does not exist.
     """
     import mlflow
+    from filelock import FileLock
 
     logging.getLogger("alembic").setLevel(logging.WARNING)  # thirty lines when it makes a new database
-    if not os.environ.get("MLFLOW_TRACKING_URI"):
-        mlflow.set_tracking_uri(f"sqlite:///{(ROOT / 'mlflow.db').as_posix()}")
-    if os.environ.get("MLFLOW_RUN_ID") and not mlflow.active_run():
-        mlflow.start_run()
-    elif not mlflow.active_run():
-        if not os.environ.get("MLFLOW_TRACKING_URI") and mlflow.get_experiment_by_name(experiment) is None:
-            mlflow.create_experiment(experiment, artifact_location=(ROOT / "mlartifacts").as_uri())
-        mlflow.set_experiment(experiment)
-    return mlflow.get_tracking_uri()
+    own = f"sqlite:///{(ROOT / 'mlflow.db').as_posix()}"
+    # Setting it also sets the variable, so that the processes this one starts find the same store.
+    mlflow.set_tracking_uri(os.environ.get("MLFLOW_TRACKING_URI") or own)
+    uri = mlflow.get_tracking_uri()
+    scheme, _, file = uri.partition(":///")
+    # Two processes that make the same new database at once break each other's tables.
+    with FileLock(f"{file}.lock") if scheme == "sqlite" else contextlib.nullcontext():
+        if os.environ.get("MLFLOW_RUN_ID") and not mlflow.active_run():
+            mlflow.set_experiment(experiment_id=mlflow.start_run().info.experiment_id)
+        elif not mlflow.active_run():
+            if scheme == "sqlite" and mlflow.get_experiment_by_name(experiment) is None:
+                beside = Path(file).resolve().parent / "mlartifacts"  # MLflow's own default is the working directory
+                mlflow.create_experiment(experiment, artifact_location=beside.as_uri())
+            mlflow.set_experiment(experiment)
+    return uri
 
 
 def register(model_uri: str, name: str, *, alias: str, description: str, tags: dict[str, Any]) -> "ModelVersion":
@@ -48,7 +58,8 @@ def register(model_uri: str, name: str, *, alias: str, description: str, tags: d
     """
     import mlflow
 
-    version = mlflow.register_model(model_uri, name, tags=tags)
+    with contextlib.redirect_stderr(io.StringIO()):  # MLflow announces it there; the caller gets the version
+        version = mlflow.register_model(model_uri, name, tags=tags)
     client = mlflow.MlflowClient()
     client.update_model_version(name, version.version, description=description)
     client.set_registered_model_alias(name, alias, version.version)

@@ -67,11 +67,7 @@ def _tiny() -> Path:
 
     sources = {path.name: store.file_hash(path) for path in (Path(build.__file__), build.LEARNED)}
 
-    def make(folder: Path) -> None:
-        export.require_tools()
-        build.build(folder)
-
-    return store.built("tiny-checkpoint", sources, make, "making tiny, once: a 93 MB download and about 20 s")
+    return store.built("tiny-checkpoint", sources, build.build, "making tiny, once: a 93 MB download and about 20 s")
 
 
 def _exported(entry: Entry) -> Path:

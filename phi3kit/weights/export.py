@@ -10,7 +10,6 @@ import subprocess
 import sys
 import tempfile
 from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
 from pathlib import Path
 
 from phi3kit.errors import WeightsError
@@ -23,12 +22,6 @@ OPTIONS = "-p int4 -e cpu --extra_options block_size=32 accuracy_level=4 algo_co
 # Length is for the caller to choose; everything else in generation_config.json is a default of the model's own.
 NOT_CARRIED = {"max_length", "min_length"}
 PROCESSING = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
-
-
-def require_tools() -> None:
-    """Raise WeightsError, with what to install, unless the packages that build and export a model are here."""
-    if missing := [name for name in ("gguf", "onnx", "onnx_ir", "safetensors", "torch") if not find_spec(name)]:
-        raise WeightsError(f"Building model files needs {', '.join(missing)}: run `pip install 'phi3kit[build]'`.")
 
 
 def recipe(checkpoint: str) -> dict[str, str]:
@@ -50,7 +43,6 @@ def export(checkpoint: Path, folder: Path) -> None:
         WeightsError: the builder failed; the message ends with the last lines of its log, which stays beside `folder`
             as `export.log`.
     """
-    require_tools()
     log = folder.with_name("export.log")
     with tempfile.TemporaryDirectory(prefix=f"{folder.name}-", dir=folder.parent) as scratch:
         command = [sys.executable, "-m", "onnxruntime_genai.models.builder", "-i", str(checkpoint.resolve())]

@@ -97,13 +97,6 @@ def test_a_failed_export_shows_the_end_of_its_log_and_keeps_it(random_model, tmp
     assert {path.name for path in log.parent.iterdir()} == {".lock", "export.log"}
 
 
-@pytest.mark.usefixtures("cache")
-def test_what_is_not_installed_is_named_with_the_command(random_model, monkeypatch):
-    monkeypatch.setattr(export, "find_spec", lambda name: None if name == "onnx" else True)
-    with pytest.raises(WeightsError, match=r"needs onnx: run `pip install 'phi3kit\[build\]'`"):
-        weights.onnx(random_model)
-
-
 @pytest.mark.tiny
 def test_tiny_keeps_its_own_defaults_in_both_forms():
     checkpoint, onnx = weights.checkpoint("tiny"), weights.onnx("tiny")

@@ -1,0 +1,1 @@
+"""What only notebooks need. Nothing here is imported by the rest of the library."""

@@ -1,0 +1,128 @@
+"""Two logged chat models side by side, each measured alone in a process of its own.
+
+`python -m phi3kit.workbook.compare MODEL_URI` prints one model's figures as JSON: a fresh process pays for its own
+imports and holds only its own memory, so the figures do not depend on what a notebook has loaded before.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from phi3kit.errors import Phi3KitError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+QUESTIONS = (
+    "What is the capital of Spain?",
+    "Who wrote Romeo and Juliet?",
+    "Explain gravity in one sentence.",
+    "Write a haiku about snow.",
+    "How do plants grow?",
+)
+FIGURES = {
+    "load": "s",
+    "first token": "s",
+    "decode": "tokens/s",
+    "memory": "MB",
+    "disk": "MB",
+}
+
+
+def side_by_side(models: dict[str, str], max_tokens: int = 48) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Measure every model and collect its answers.
+
+    Args:
+        models: a name for the column, and the model's URI.
+        max_tokens: the longest answer, in tokens.
+
+    Returns:
+        The figures (rows as in `FIGURES`; load includes importing the libraries, first token is the time of a whole
+        one-token request, decode what the further tokens took, memory the process's resident size after answering)
+        and the answers (one row for each of `QUESTIONS`).
+
+    Raises:
+        Phi3KitError: when a model could not be measured; the message ends with the process's last lines.
+    """
+    found = {name: _measured(uri, max_tokens) for name, uri in models.items()}
+    figures = pd.DataFrame({name: one["figures"] for name, one in found.items()})
+    figures.insert(0, "unit", pd.Series(FIGURES))
+    answers = pd.DataFrame({name: one["answers"] for name, one in found.items()}, index=list(QUESTIONS))
+    return figures.loc[list(FIGURES)], answers
+
+
+def plot(figures: pd.DataFrame) -> "Figure":
+    """Draw one small panel for each figure of `side_by_side`, each from zero."""
+    import matplotlib.pyplot as plt
+
+    names = [column for column in figures.columns if column != "unit"]
+    shown, panels = plt.subplots(1, len(figures), figsize=(11, 2.6), layout="constrained")
+    for panel, (row, values) in zip(panels, figures.iterrows(), strict=True):
+        bars = panel.bar(names, values[names].astype(float), color=["#4c72b0", "#dd8452"], hatch=["", "//"], width=0.6)
+        panel.bar_label(bars, fmt="%.3g", padding=2)
+        panel.set_title(f"{row} ({values['unit']})", fontsize=10)
+        panel.margins(y=0.18)
+        panel.tick_params(axis="x", labelsize=8)
+        panel.spines[["top", "right"]].set_visible(False)
+    plt.close(shown)
+    return shown
+
+
+def first_tokens_agree(one: list[int], other: list[int]) -> int:
+    """Return how many tokens two answers share from the start."""
+    pairs = zip(one, other, strict=False)
+    return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
+
+
+def _measured(model_uri: str, max_tokens: int) -> dict[str, Any]:
+    import mlflow
+
+    environment = {**os.environ, "MLFLOW_TRACKING_URI": mlflow.get_tracking_uri()}
+    command = [sys.executable, "-m", "phi3kit.workbook.compare", model_uri, str(max_tokens)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    if done.returncode:
+        raise Phi3KitError(f"{model_uri} could not be measured:\n" + "\n".join(done.stderr.splitlines()[-6:]))
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def _measure(model_uri: str, max_tokens: int) -> dict[str, Any]:
+    from pathlib import Path
+    from time import perf_counter
+
+    start = perf_counter()
+    import mlflow
+    import psutil
+
+    from phi3kit.chat import completion
+
+    folder = Path(mlflow.artifacts.download_artifacts(model_uri))
+    model = mlflow.pyfunc.load_model(model_uri)
+    load = perf_counter() - start
+
+    def timed(question: str, tokens: int) -> tuple[dict[str, Any], float]:
+        start = perf_counter()
+        result = model.predict({"messages": [{"role": "user", "content": question}], "max_tokens": tokens})
+        return completion(result), perf_counter() - start
+
+    timed(QUESTIONS[0], 2)  # what a library does once, at its first answer
+    first = [timed(question, 1)[1] for question in QUESTIONS]
+    whole = [timed(question, max_tokens) for question in QUESTIONS]
+    further = sum(answer["usage"]["completion_tokens"] - 1 for answer, _ in whole)
+    return {
+        "figures": {
+            "load": load,
+            "first token": sorted(first)[len(first) // 2],
+            "decode": further / (sum(seconds for _, seconds in whole) - sum(first)),
+            "memory": psutil.Process().memory_info().rss / 1e6,
+            "disk": sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6,
+        },
+        "answers": [answer["choices"][0]["message"]["content"] for answer, _ in whole],
+    }
+
+
+if __name__ == "__main__":
+    print(json.dumps(_measure(sys.argv[1], int(sys.argv[2]))))

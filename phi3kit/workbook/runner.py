@@ -1,0 +1,167 @@
+"""The one function that runs a notebook: make, `phi3kit run`, `mlflow run` and the tests all end in it."""
+
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from phi3kit.errors import NotebookFailed
+from phi3kit.workbook import kernel, places, results
+from phi3kit.workbook.parameters import checked
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of running one notebook.
+
+    Attributes:
+        name: the notebook's name, without its suffix.
+        verdict: `ok`, `failed`, or `interrupted` by Ctrl-C.
+        seconds: from starting the kernel to its end.
+        notebook: the executed notebook, kept whatever the verdict.
+        html: the same as a page.
+        results: what the notebook recorded, by name, up to where it came.
+        error: empty, or the cell, its first lines and its error, in a few lines.
+    """
+
+    name: str
+    verdict: Literal["ok", "failed", "interrupted"]
+    seconds: float
+    notebook: Path
+    html: Path
+    results: dict[str, Any] = field(default_factory=dict)
+    error: str = ""
+
+    def require(self) -> "Outcome":
+        """Itself if the verdict is `ok`.
+
+        Raises:
+            NotebookFailed: it is not; the message names the cell, its error, and where the notebook was kept.
+        """
+        if self.verdict != "ok":
+            raise NotebookFailed(f"{self.name}: {self.verdict}. {self.error}\nIt is kept in {self.notebook}")
+        return self
+
+
+def run(
+    notebook: str | Path,
+    parameters: dict[str, Any] | None = None,
+    *,
+    runs: Path | None = None,
+    progress: bool | None = None,
+) -> Outcome:
+    """Run a notebook from its first cell to its last, in its own folder and in the kernel of this very Python.
+
+    Args:
+        notebook: a notebook's file; it stays as it is.
+        parameters: name to value, for parameters that the notebook declares; text is read as the type of the default.
+        runs: the folder that gets `<time>-<name>/` with the executed notebook and its page; `runs/` at the
+            repository's root by default.
+        progress: whether to draw a progress bar on stderr; by default, if that is a terminal.
+
+    Returns:
+        the outcome, also when a cell failed or Ctrl-C came: nothing is raised then.
+
+    Raises:
+        InvalidRequest: a parameter that the notebook does not declare, or a value of the wrong type.
+        NotebookFailed: no such notebook.
+    """
+    import nbformat
+
+    source = Path(notebook).resolve()
+    if not source.is_file():
+        raise NotebookFailed(f"There is no notebook {source}: give the path of an .ipynb file.")
+    ready = checked(source, parameters or {})
+    executed = _new_folder(runs or places.RUNS, source.stem) / source.name
+    bar = sys.stderr.isatty() if progress is None else progress
+    log = executed.with_name("kernel.log")
+    start = time.monotonic()
+    with log.open("w", encoding="utf-8") as lines:
+        verdict, error = _execute(source, executed, ready, bar, kernel.manager(source.parent, lines))
+    seconds = time.monotonic() - start
+    if verdict == "ok":
+        log.unlink()  # it is there for a kernel that died
+    html = executed.with_suffix(".html")
+    if not executed.exists():  # ended before papermill wrote anything
+        nbformat.write(nbformat.read(source, as_version=4), executed)
+    html.write_text(_page(executed), encoding="utf-8")
+    return Outcome(source.stem, verdict, seconds, executed, html, results.read(executed), error)
+
+
+def _execute(source: Path, executed: Path, parameters: dict[str, Any], bar: bool, manager: Any) -> tuple[Any, str]:
+    import logging
+
+    import papermill
+    from papermill.exceptions import PapermillExecutionError
+
+    logging.getLogger("papermill").setLevel(logging.ERROR)  # its warnings are about parameters, checked already
+    try:
+        papermill.execute_notebook(
+            _escaped(source),
+            _escaped(executed),
+            parameters,
+            kernel_name="python3",
+            language="python",
+            progress_bar=bar,
+            kernel_manager_class=manager,
+            coalesce_streams=True,
+        )
+    except PapermillExecutionError as failure:
+        message = _first_lines(f"{failure.ename}: {failure.evalue}", 6)
+        return "failed", f"Cell [{failure.exec_count}] failed:\n{_quoted(failure.source)}\n{message}"
+    except RuntimeError:  # nbclient's DeadKernelError, or a kernel that never answered
+        said = executed.with_name("kernel.log")
+        return "failed", f"{_where(executed)}\nThe kernel died, most often because memory ran out; its log: {said}"
+    except KeyboardInterrupt:
+        return "interrupted", _where(executed)
+    return "ok", ""
+
+
+def _where(executed: Path) -> str:
+    """The cell at which a notebook that wrote no error was cut off: the last one that papermill started."""
+    import nbformat
+
+    cells = nbformat.read(executed, as_version=4).cells if executed.exists() else []
+    started = [cell for cell in cells if cell.cell_type == "code" and cell.metadata.papermill.start_time]
+    if not started:
+        return "It was cut off before its first cell."
+    number = 1 + max((cell.execution_count or 0 for cell in started[:-1]), default=0)
+    return f"Cell [{number}] did not end:\n{_quoted(started[-1].source)}"
+
+
+def _quoted(source: str) -> str:
+    return "\n".join(f"    {line}" for line in _first_lines(source, 3).splitlines())
+
+
+def _first_lines(text: str, most: int) -> str:
+    lines = text.strip().splitlines()
+    return "\n".join(lines[:most] + ["..."] * (len(lines) > most))
+
+
+def _escaped(path: Path) -> str:
+    return str(path).replace("{", "{{").replace("}", "}}")  # papermill fills braces in a path with parameters
+
+
+def _new_folder(runs: Path, name: str) -> Path:
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    for suffix in ["", *(f"-{count}" for count in range(2, 1000))]:
+        folder = runs / f"{stamp}-{name}{suffix}"
+        try:
+            folder.mkdir(parents=True)
+            return folder
+        except FileExistsError:
+            continue  # another run of the same notebook began within this second
+    raise NotebookFailed(f"{runs} has no free name for a run of {name}: try again.")
+
+
+def _page(executed: Path) -> str:
+    """An executed notebook as HTML; the recorded results, which no page can show, are left out."""
+    import nbformat
+    from nbconvert import HTMLExporter
+
+    notebook = nbformat.read(executed, as_version=4)
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs = [output for output in cell.outputs if set(output.get("data", "-")) != {results.MEDIA_TYPE}]
+    return HTMLExporter().from_notebook_node(notebook, {"metadata": {"name": executed.stem}})[0]

@@ -1,0 +1,99 @@
+"""Committed notebooks hold the outputs of one clean run, and nothing that belongs to one machine."""
+
+import ast
+import copy
+import logging
+import re
+
+import nbformat
+import papermill
+import pytest
+import yaml
+
+from phi3kit.workbook.parameters import checked, defaults
+from phi3kit.workbook.places import NOTEBOOKS, ROOT, notebooks
+from phi3kit.workbook.refresh import tidied
+
+ENTRY_POINTS = {"TransformerPipeline": "transformer_pipeline", "CustomPythonWrapper": "custom_python_wrapper"}
+PARAMETERS = {"model", "question", "max_tokens", "temperature", "experiment", "should_cleanup"}
+NAMES = sorted({*ENTRY_POINTS, *(path.stem for path in notebooks())})
+ABSOLUTE = re.compile(r"(?<![\w.~-])/(?:home|root|Users|tmp|var|opt|usr|mnt|private|work)/\S*|\b[A-Z]:\\\S*")
+
+
+@pytest.fixture(params=NAMES)
+def path(request):
+    return NOTEBOOKS / f"{request.param}.ipynb"
+
+
+@pytest.fixture
+def notebook(path):
+    return nbformat.read(path, as_version=4)
+
+
+def code(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def outputs(notebook):
+    return [output for cell in code(notebook) for output in cell.outputs]
+
+
+def texts(notebook):
+    """Everything a reader can read: sources, streams, and displays that are not pictures."""
+    yield from (cell.source for cell in notebook.cells)
+    for output in outputs(notebook):
+        yield output.get("text", "")
+        yield from (str(data) for kind, data in output.get("data", {}).items() if not kind.startswith("image/"))
+
+
+def test_it_is_a_valid_notebook_without_empty_cells(notebook):
+    nbformat.validate(notebook)
+    assert all(cell.source.strip() for cell in notebook.cells)
+
+
+def test_its_outputs_come_from_one_run_of_all_cells(notebook):
+    assert [cell.execution_count for cell in code(notebook)] == list(range(1, len(code(notebook)) + 1))
+    assert outputs(notebook)
+
+
+def test_no_cell_wrote_to_stderr_or_failed(notebook):
+    assert [output.text for output in outputs(notebook) if output.get("name") == "stderr"] == []
+    assert [output.evalue for output in outputs(notebook) if output.output_type == "error"] == []
+
+
+def test_it_names_no_absolute_path(notebook):
+    assert [hit[0] for text in texts(notebook) for hit in ABSOLUTE.finditer(text)] == []
+
+
+def test_it_holds_no_widget_state_and_nothing_else_that_a_refresh_leaves_out(notebook):
+    assert "widgets" not in notebook.metadata
+    assert not [
+        output for output in outputs(notebook) if "application/vnd.jupyter.widget-view+json" in output.get("data", {})
+    ]
+    assert tidied(copy.deepcopy(notebook)) == notebook
+
+
+def test_code_cells_are_short(notebook):
+    assert [cell.source for cell in code(notebook) if len(cell.source.splitlines()) > 25] == []
+
+
+def test_one_cell_declares_the_parameters_each_with_a_comment(path, notebook, caplog):
+    (cell,) = (cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", ()))
+    assert defaults(path).keys() >= PARAMETERS
+    for statement in ast.parse(cell.source).body:
+        assert isinstance(statement, (ast.Assign, ast.AnnAssign))
+        ast.literal_eval(statement.value)  # no derived values
+    with caplog.at_level(logging.WARNING, logger="papermill"):
+        told = papermill.inspect_notebook(str(path))
+    assert not caplog.messages  # an equals sign too many in a line, for example in its comment
+    assert {name: bool(parameter["help"]) for name, parameter in told.items()} == dict.fromkeys(defaults(path), True)
+
+
+@pytest.mark.parametrize(("name", "entry_point"), ENTRY_POINTS.items())
+def test_mlproject_has_the_same_parameters_and_defaults(name, entry_point):
+    path = NOTEBOOKS / f"{name}.ipynb"
+    project = yaml.safe_load((ROOT / "MLproject").read_text(encoding="utf-8"))
+    declared = project["entry_points"][entry_point]["parameters"]
+    given = checked(path, {parameter: entry["default"] for parameter, entry in declared.items()})
+    assert given.keys() == PARAMETERS
+    assert given == {parameter: defaults(path)[parameter] for parameter in given}

@@ -1,0 +1,148 @@
+"""The command `phi3kit`, the entry points of `MLproject` that call it, and what they leave."""
+
+import shlex
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from phi3kit import errors
+from phi3kit.cli import app
+from phi3kit.workbook import places, results
+from phi3kit.workbook.clean import clean
+
+ENTRY_POINTS = {"transformer_pipeline": "TransformerPipeline", "custom_python_wrapper": "CustomPythonWrapper"}
+RECORD = "from phi3kit.workbook.results import record"
+PROJECT = yaml.safe_load((places.ROOT / "MLproject").read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def workbook(tmp_path, monkeypatch):
+    """A workbook of two small notebooks with the real ones' names and parameters."""
+    monkeypatch.setattr(places, "NOTEBOOKS", tmp_path / "notebooks")
+    monkeypatch.setattr(places, "RUNS", tmp_path / "runs")
+    monkeypatch.chdir(tmp_path)
+    places.NOTEBOOKS.mkdir()
+    for name in ("CustomPythonWrapper", "TransformerPipeline"):
+        write(name, f"{RECORD}\nrecord(model_uri='models:/m-1', asked=[question, max_tokens])")
+    return tmp_path
+
+
+def write(name: str, source: str) -> Path:
+    parameters = (
+        "model = 'tiny'\nquestion = ''\nmax_tokens = 1\ntemperature = 0.0\nexperiment = ''\nshould_cleanup = False"
+    )
+    first = nbformat.v4.new_code_cell(parameters, metadata={"tags": ["parameters"]})
+    path = places.NOTEBOOKS / f"{name}.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=[first, nbformat.v4.new_code_cell(source)]), path)
+    return path
+
+
+def call(*arguments: str):
+    return CliRunner().invoke(app, list(arguments))
+
+
+def test_without_a_name_all_notebooks_run_in_the_order_of_the_story(workbook):
+    done = call("run", "-p", "question=What is 1=1?", "-p", "max_tokens=3")
+    assert done.exit_code == 0, done.output
+    told = done.stdout.splitlines()
+    assert [line.split()[0:2] for line in told[::4]] == [["TransformerPipeline", "ok"], ["CustomPythonWrapper", "ok"]]
+    assert told[1].startswith("  notebook  runs/") and told[1].endswith("/TransformerPipeline.ipynb")
+    assert told[2].startswith("  page      runs/") and told[2].endswith("/TransformerPipeline.html")
+    assert told[3] == "  model     models:/m-1"
+    executed = workbook / told[1].split()[1]
+    assert results.read(executed)["asked"] == ["What is 1=1?", 3]
+
+
+def test_a_failed_notebook_gives_exit_code_1_and_the_next_one_still_runs(workbook):
+    write("TransformerPipeline", "raise RuntimeError('[bold] no')")
+    done = call("run")
+    assert done.exit_code == 1
+    assert "Cell [2] failed:" in done.stdout and "RuntimeError: [bold] no" in done.stdout
+    assert "CustomPythonWrapper  ok" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["Absent"], "a name of the workbook's: TransformerPipeline, CustomPythonWrapper"),
+        (["-p", "max_tokens"], "name=value"),
+        (["-p", "max_token=3"], "question, max_tokens, temperature"),
+        (["-p", "max_tokens=many"], "a whole number"),
+    ],
+)
+def test_a_wrong_argument_gives_exit_code_2_and_one_sentence(workbook, arguments, message):
+    done = call("run", *arguments)
+    assert done.exit_code == 2
+    assert message in done.stderr and "Traceback" not in done.output
+
+
+def test_refresh_keeps_new_outputs_only_of_a_notebook_that_ended_well(workbook):
+    green, red = places.notebooks()
+    write(red.stem, "print('seen')\nraise RuntimeError")
+    before = red.read_bytes()
+    assert call("refresh").exit_code == 1
+    assert nbformat.read(green, as_version=4).cells[1].outputs[0].data == {
+        results.MEDIA_TYPE: {"model_uri": "models:/m-1", "asked": ["", 1]}
+    }
+    assert red.read_bytes() == before
+    once = green.read_bytes()
+    assert call("refresh", "TransformerPipeline").exit_code == 0
+    assert green.read_bytes() == once
+    assert sorted(path.name for path in places.NOTEBOOKS.iterdir()) == [red.name, green.name]
+
+
+def test_fetch_obtains_both_forms_and_tells_an_error_in_its_own_words(tmp_path, monkeypatch):
+    from phi3kit import weights
+
+    (tmp_path / "file").write_bytes(b"x" * 2_000_000)
+    monkeypatch.setattr(weights, "checkpoint", lambda name: tmp_path)
+    monkeypatch.setattr(weights, "onnx", lambda name: tmp_path)
+    done = call("fetch", "tiny")
+    assert [line.split(":")[0] for line in done.stdout.splitlines()] == ["tiny, checkpoint", "tiny, ONNX"]
+    assert "(2 MB, " in done.stdout
+
+    def fail(name):
+        raise errors.WeightsError("Do this next.")
+
+    monkeypatch.setattr(weights, "onnx", fail)
+    done = call("fetch", "tiny")
+    assert (done.exit_code, done.stderr) == (1, "Do this next.\n")
+
+
+def test_clean_removes_what_runs_left_and_nothing_else(tmp_path):
+    for name in (
+        "runs/a/x.ipynb",
+        "mlartifacts/1/model",
+        "mlflow.db",
+        "mlflow.db-wal",
+        ".venv/python",
+        "notebooks/n.ipynb",
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x" * 1000)
+    assert clean(tmp_path) == (["mlartifacts", "mlflow.db", "mlflow.db-wal", "runs"], 4000)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".venv", "notebooks"]
+    assert clean(tmp_path) == ([], 0)
+
+
+@pytest.mark.parametrize(("entry_point", "notebook"), ENTRY_POINTS.items())
+def test_mlproject_hands_every_value_through_the_shell_unharmed(workbook, entry_point, notebook):
+    from mlflow.projects._project_spec import load_project
+
+    question = """Who said "it's $HOME; {not} `so`"?\nAnd = why?"""
+    entry = load_project(str(places.ROOT)).get_entry_point(entry_point)
+    python, dash_m, module, *arguments = shlex.split(
+        entry.compute_command({"question": question, "max_tokens": "5"}, None)
+    )
+    assert (python, dash_m, module) == ("python", "-m", "phi3kit.cli")
+    done = call(*arguments)
+    assert done.exit_code == 0, done.output
+    (executed,) = (workbook / "runs").glob(f"*/{notebook}.ipynb")
+    assert results.read(executed)["asked"] == [question, 5]
+
+
+def test_mlproject_has_one_entry_point_per_notebook():
+    assert set(PROJECT["entry_points"]) == set(ENTRY_POINTS)
