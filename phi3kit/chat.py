@@ -20,6 +20,10 @@ ROLES = ("system", "user", "assistant")
 # Two private-use characters that no template holds: they mark where the content of message N belongs.
 _SLOT = "\ue000{}\ue001"
 _SLOTS = re.compile("\ue000(\\d+)\ue001")
+# Half of a UTF-16 pair: JSON can carry one, no tokenizer takes it.
+_SURROGATE = re.compile("[\ud800-\udfff]")
+# What a control token with `lstrip` or `rstrip` swallows: Unicode's white space. Python counts four separators more.
+_SPACE = "".join(c for c in map(chr, range(0x3001)) if c.isspace() and not "\x1c" <= c <= "\x1f")
 
 
 def check(messages: object) -> list[dict[str, str]]:
@@ -46,13 +50,13 @@ def _check_one(field: str, message: object) -> dict[str, str]:
     if not isinstance(message, Mapping):
         raise InvalidRequest(field, message, "an object with role and content")
     present = {key: value for key, value in message.items() if value is not None}
-    if unknown := sorted(present.keys() - {"role", "content"}):
+    if unknown := [key for key in present if key not in ("role", "content")]:
         raise InvalidRequest(f"{field}.{unknown[0]}", present[unknown[0]], "only role and content")
     role, content = present.get("role"), present.get("content")
     if role not in ROLES:
         raise InvalidRequest(f"{field}.role", role, f"one of {', '.join(ROLES)}")
-    if not isinstance(content, str) or not content.strip():
-        raise InvalidRequest(f"{field}.content", content, "a text that is not empty")
+    if not isinstance(content, str) or not content.strip() or _SURROGATE.search(content):
+        raise InvalidRequest(f"{field}.content", content, "a text that is not empty, in whole Unicode characters")
     return {"role": str(role), "content": content}
 
 
@@ -74,7 +78,7 @@ class ChatTemplate:
             raise WeightsError(f"{folder} has no {Path(error.filename).name}: give a complete model folder.") from None
         beside = folder / "chat_template.jinja"
         self.source: str = beside.read_text(encoding="utf-8") if beside.exists() else self._config.get("chat_template")
-        if not self.source:
+        if not self.source or not isinstance(self.source, str):
             raise WeightsError(f"{folder} has no chat template: give an instruct model, or use plain prompts.")
 
     @cached_property
@@ -93,7 +97,13 @@ class ChatTemplate:
         """The tokenizer without its control tokens: every text it encodes is only text."""
         from tokenizers import Tokenizer
 
-        return Tokenizer.from_str(json.dumps({**self._tokenizer_json, "added_tokens": []}))
+        model = dict(self._tokenizer_json["model"])
+        if "merges" in model:
+            # In some tokenizers merges (pairs, or "left right") spell a control token; in `tiny` a byte that the
+            # vocabulary lacks becomes <|endoftext|>. Here the first stays text and the second is left out.
+            merges = [m for m in model["merges"] if "".join(m).replace(" ", "") not in self._control]
+            model |= {"merges": merges, "unk_token": None}
+        return Tokenizer.from_str(json.dumps({**self._tokenizer_json, "model": model, "added_tokens": []}))
 
     @cached_property
     def _control(self) -> dict[str, dict[str, Any]]:
@@ -102,7 +112,7 @@ class ChatTemplate:
     def render(self, messages: Sequence[Mapping[str, str]]) -> str:
         """Return the prompt as text, for reading; `encode` is what a model should be given."""
         text = self._render_slots(check(messages))
-        return _SLOTS.sub(lambda slot: messages[int(slot[1])]["content"], text)
+        return _SLOTS.sub(lambda slot: messages[int(slot[1])]["content"].strip(), text)
 
     def encode(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
         """Turn messages into the token ids of a prompt that asks for the assistant's next turn.
@@ -118,14 +128,14 @@ class ChatTemplate:
         for piece, is_control in self._pieces(checked):
             if is_control:
                 token = self._control[piece]
-                ids += self._encode_plain(text.rstrip() if token["lstrip"] else text)
+                ids += self.plain_ids(text.rstrip(_SPACE) if token["lstrip"] else text)
                 ids.append(token["id"])
                 text, strip_next = "", token["rstrip"]
                 continue
             text += piece
             if strip_next:
-                text = text.lstrip()
-        return ids + self._encode_plain(text)
+                text = text.lstrip(_SPACE)
+        return ids + self.plain_ids(text)
 
     def _pieces(self, messages: list[dict[str, str]]) -> list[tuple[str, bool]]:
         """Split the rendered template into (text, is it a control token); contents are never control tokens."""
@@ -134,22 +144,37 @@ class ChatTemplate:
         pieces: list[tuple[str, bool]] = []
         for i, part in enumerate(_SLOTS.split(self._render_slots(messages))):
             if i % 2:
-                pieces.append((messages[int(part)]["content"], False))
+                pieces.append((messages[int(part)]["content"].strip(), False))
             else:
                 pieces += [(text, bool(j % 2)) for j, text in enumerate(control.split(part)) if text]
         return pieces
 
     def _render_slots(self, messages: list[dict[str, str]]) -> str:
-        slots = [{"role": m["role"], "content": _SLOT.format(i)} for i, m in enumerate(messages)]
+        from jinja2 import TemplateError
+
+        slots = [{"role": m["role"], "content": _slot(i, m["content"])} for i, m in enumerate(messages)]
         names = {name: self._special(name) for name in ("bos_token", "eos_token", "unk_token", "pad_token")}
-        return self._jinja.render(messages=slots, add_generation_prompt=True, **names)
+        try:
+            text = self._jinja.render(messages=slots, add_generation_prompt=True, **names)
+        except TemplateError as error:
+            raise WeightsError(f"The model's chat template does not work here: {error}. Use plain prompts.") from error
+        if _SLOT.format(len(messages) - 1) not in text:
+            raise WeightsError("The model's chat template leaves the last message out. Use plain prompts.")
+        return text
 
     def _special(self, name: str) -> str:
         token = self._config.get(name) or ""
         return token["content"] if isinstance(token, dict) else token
 
-    def _encode_plain(self, text: str) -> list[int]:
+    def plain_ids(self, text: str) -> list[int]:
+        """Return the ids of a text in which nothing counts as a control token."""
         return self._plain.encode(text, add_special_tokens=False).ids if text else []
+
+
+def _slot(index: int, content: str) -> str:
+    """The content's mark, in the content's own outer white space, which a template may trim."""
+    before, _, after = content.partition(content.strip())
+    return f"{before}{_SLOT.format(index)}{after}"
 
 
 def _refuse(message: str) -> None:

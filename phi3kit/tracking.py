@@ -4,6 +4,7 @@ import contextlib
 import io
 import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,6 @@ def use(experiment: str) -> str:
         experiment: its name; made when it does not exist.
     """
     import mlflow
-    from filelock import FileLock
 
     logging.getLogger("alembic").setLevel(logging.WARNING)  # thirty lines when it makes a new database
     own = f"sqlite:///{(ROOT / 'mlflow.db').as_posix()}"
@@ -34,16 +34,25 @@ def use(experiment: str) -> str:
     mlflow.set_tracking_uri(os.environ.get("MLFLOW_TRACKING_URI") or own)
     uri = mlflow.get_tracking_uri()
     scheme, _, file = uri.partition(":///")
-    # Two processes that make the same new database at once break each other's tables.
-    with FileLock(f"{file}.lock") if scheme == "sqlite" else contextlib.nullcontext():
+    with _alone_beside(Path(file).resolve()) if scheme == "sqlite" else contextlib.nullcontext():
         if os.environ.get("MLFLOW_RUN_ID") and not mlflow.active_run():
             mlflow.set_experiment(experiment_id=mlflow.start_run().info.experiment_id)
         elif not mlflow.active_run():
             if scheme == "sqlite" and mlflow.get_experiment_by_name(experiment) is None:
-                beside = Path(file).resolve().parent / "mlartifacts"  # MLflow's own default is the working directory
-                mlflow.create_experiment(experiment, artifact_location=beside.as_uri())
+                mlflow.create_experiment(experiment, artifact_location=Path("mlartifacts").resolve().as_uri())
             mlflow.set_experiment(experiment)
     return uri
+
+
+@contextlib.contextmanager
+def _alone_beside(database: Path) -> Iterator[None]:
+    """One process at a time, in the database's folder."""
+    from filelock import FileLock
+
+    # Two that make the same new database at once break each other's tables, and MLflow puts the artifacts of its
+    # default experiment into the working directory of whoever makes it.
+    with FileLock(f"{database}.lock"), contextlib.chdir(database.parent):
+        yield
 
 
 def register(model_uri: str, name: str, *, alias: str, description: str, tags: dict[str, Any]) -> "ModelVersion":

@@ -52,9 +52,10 @@ class Row:
         if token in self._end_ids:
             return self._end("stop", self._held)
         text = self._held + self._decoder.decode(token)
-        cut = min((at for stop in self._options.stop if (at := text.find(stop)) >= 0), default=-1)
-        if cut >= 0:
-            return self._end("stop", text[:cut])
+        # The stop string that is complete first counts, however the tokens cut the text.
+        ends = [(at + len(stop), at) for stop in self._options.stop if (at := text.find(stop)) >= 0]
+        if ends:
+            return self._end("stop", text[: min(ends)[1]])
         if len(self._ids) == self._options.max_tokens:
             return self._end("length", text)
         held = max((_overlap(text, stop) for stop in self._options.stop), default=0)
@@ -68,6 +69,7 @@ class Row:
         return text
 
     def completion(self, start: float) -> Completion:
+        """Return the ended answer; `start` is when its request began, by `time.perf_counter`."""
         assert self.finish_reason
         decoding = self._last - self._first
         return Completion(

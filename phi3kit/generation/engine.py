@@ -6,6 +6,7 @@ its `max_tokens` only, not for the model's whole context window.
 
 import json
 import os
+import re
 import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
@@ -21,6 +22,11 @@ from phi3kit.generation.options import Options
 PREFILL_SLICE = 32
 # Throughput on two cores grew up to here (170 tokens/s alone, 404 for eight).
 BATCH_SIZE = 8
+# og reads the prompts of a batch in one go, without a slice's pause for other threads, so they must be short together.
+BATCH_TOKENS = 512
+
+# og's tokenizer ends a text at a NUL, and takes no half of a UTF-16 pair; a byte that it cannot spell becomes -1.
+_UNREADABLE = re.compile("[\0\ud800-\udfff]")
 
 # Each step: every row's new text and, in the last step, every row's completion.
 Steps = Generator[tuple[list[str], list[Completion]], None, None]
@@ -75,19 +81,26 @@ class Engine:
         except FileNotFoundError:
             raise WeightsError(f"{folder} has no genai_config.json: give an onnxruntime-genai model folder.") from None
         self.context_length: int = described["context_length"]
-        self.threads = threads or int(os.environ.get("PHI3KIT_THREADS", 0)) or physical_cores()
-        config = og.Config(str(self.folder))
+        self._vocabulary = range(described["vocab_size"])
+        wanted = os.environ.get("PHI3KIT_THREADS") or "0"
+        if not wanted.isdecimal():
+            raise InvalidRequest("PHI3KIT_THREADS", wanted, "a whole number")
+        self.threads = threads or int(wanted) or physical_cores()
         session = {"intra_op_num_threads": self.threads}
-        config.overlay(json.dumps({"model": {"decoder": {"session_options": session}}}))
-        self._model = og.Model(config)
+        try:
+            config = og.Config(str(self.folder))
+            config.overlay(json.dumps({"model": {"decoder": {"session_options": session}}}))
+            self._model = og.Model(config)
+        except RuntimeError as error:
+            raise WeightsError(f"onnxruntime-genai cannot open {folder}: {error}. Fetch or export it again.") from error
         self._tokenizer = og.Tokenizer(self._model)
         self._end_ids = frozenset(int(i) for i in self._tokenizer.eos_token_ids)
 
     def generate(self, prompts: Sequence[str | Sequence[int]], options: Options | None = None) -> list[Completion]:
         """Answer every prompt, in order.
 
-        Prompts are computed together, up to `BATCH_SIZE` at a time; sampled ones with a seed one by one, so that an
-        answer never depends on its neighbours.
+        Short prompts are computed together, up to `BATCH_SIZE` at a time; one by one where an answer would depend on
+        its neighbours: when they are sampled with a seed, or one ends with the token that og pads with.
 
         Args:
             prompts: texts, in which control tokens count as such, or token ids as `chat.ChatTemplate` makes them.
@@ -97,11 +110,13 @@ class Engine:
             InvalidRequest: when any prompt or option is refused; then nothing was computed.
         """
         options = options or Options()
-        if isinstance(prompts, str):
+        if isinstance(prompts, str | bytes) or not isinstance(prompts, Sequence):
             raise InvalidRequest("prompts", prompts, "a list of prompts")
-        ids = [self._encode(f"prompts[{i}]", prompt, options) for i, prompt in enumerate(prompts)]
-        alone = options.temperature > 0 and options.seed is not None
-        size = 1 if alone else BATCH_SIZE
+        ids = [self.checked(f"prompts[{i}]", prompt, options) for i, prompt in enumerate(prompts)]
+        seeded = options.temperature > 0 and options.seed is not None
+        padded = any(one[-1] == self._tokenizer.pad_token_id for one in ids)
+        fit = BATCH_TOKENS // max(map(len, ids), default=1)
+        size = 1 if seeded or padded else max(1, min(BATCH_SIZE, fit))
         answers: list[Completion] = []
         for start in range(0, len(ids), size):
             *_, (_, complete) = self._decode(ids[start : start + size], options)
@@ -115,15 +130,26 @@ class Engine:
             InvalidRequest: here, before the first piece is asked for.
         """
         options = options or Options()
-        return Stream(self._stream(self._encode("prompt", prompt, options), options))
+        return Stream(self._stream(self.checked("prompt", prompt, options), options))
 
-    def _encode(self, field: str, prompt: str | Sequence[int], options: Options) -> list[int]:
+    def checked(self, field: str, prompt: str | Sequence[int], options: Options) -> list[int]:
+        """Return the token ids of a prompt that may be answered with these options.
+
+        Raises:
+            InvalidRequest: naming `field`, or the option that is wrong for this prompt.
+        """
+        if not isinstance(options, Options):
+            raise InvalidRequest("options", options, "Options(...)")
         if isinstance(prompt, str):
-            ids = [int(i) for i in self._tokenizer.encode(prompt)] if prompt.strip() else []
-        elif isinstance(prompt, Sequence) and all(type(i) is int for i in prompt):
-            ids = list(prompt)
+            allowed = "a text in characters that the model's tokenizer knows"
+            known = not _UNREADABLE.search(prompt)
+            ids = [int(i) for i in self._tokenizer.encode(prompt)] if prompt.strip() and known else []
         else:
-            raise InvalidRequest(field, prompt, "a text, or a list of token ids")
+            allowed = f"a text, or a list of token ids below {len(self._vocabulary)}"
+            known = isinstance(prompt, list | tuple) and all(type(i) is int for i in prompt)
+            ids = list(prompt) if known else []
+        if not known or not all(i in self._vocabulary for i in ids):
+            raise InvalidRequest(field, prompt, allowed)
         if not ids:
             raise InvalidRequest(field, prompt, "a prompt that is not empty")
         room = self.context_length - len(ids)
@@ -169,7 +195,8 @@ class Engine:
             "do_sample": options.temperature > 0,
         }
         if options.temperature > 0:
-            search |= {"temperature": options.temperature, "top_p": options.top_p, "top_k": options.top_k}
+            search |= {"temperature": options.temperature, "top_p": options.top_p}
+            search["top_k"] = min(options.top_k, len(self._vocabulary))  # og refuses more
             if options.seed is not None:
                 search["random_seed"] = options.seed
         if options.repetition_penalty is not None:

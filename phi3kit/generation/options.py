@@ -18,17 +18,17 @@ class Options(BaseModel):
 
     max_tokens: int = Field(256, ge=1, description="a whole number from 1")
     temperature: float = Field(0.0, ge=0, le=2, description="a number from 0 (greedy) to 2")
-    top_p: float = Field(1.0, gt=0, le=1, description="a number above 0, up to 1")
+    top_p: float = Field(1.0, ge=1e-6, le=1, description="a number from 0.000001 to 1")
     top_k: int = Field(50, ge=1, description="a whole number from 1")
     stop: tuple[str, ...] = Field((), description="a text or a list of texts, none of them empty")
     seed: int | None = Field(None, ge=0, lt=2**31, description="a whole number from 0 to 2147483647")
     repetition_penalty: float | None = Field(
-        None, gt=0, le=2, description="a number above 0, up to 2 (1 changes nothing; none takes the model's own)"
+        None, ge=0.01, le=2, description="a number from 0.01 to 2 (1 changes nothing; none takes the model's own)"
     )
 
     def __init__(self, **values: Any) -> None:
-        # NumPy's scalars, which pandas hands out, are numbers too; strict mode would refuse them.
-        plain = {name: value.item() if hasattr(value, "item") else value for name, value in values.items()}
+        # NumPy's values, which pandas hands out, are numbers and lists too; strict mode would refuse them.
+        plain = {name: value.tolist() if hasattr(value, "tolist") else value for name, value in values.items()}
         try:
             super().__init__(**plain)
         except ValidationError as error:
@@ -43,6 +43,6 @@ class Options(BaseModel):
         texts = (value,) if isinstance(value, str) else value
         if texts is None:
             return ()
-        if not hasattr(texts, "__iter__") or not all(isinstance(text, str) and text for text in texts):
+        if not isinstance(texts, list | tuple) or not all(isinstance(text, str) and text for text in texts):
             raise ValueError("not texts")
         return tuple(texts)

@@ -130,7 +130,7 @@ def resolve(name: str | Path = "tiny") -> Entry:
             return entry
     folder = Path(text).expanduser()
     if text and folder.is_dir():
-        return Entry(name=text, folder=folder.resolve())
+        return Entry(name=folder.resolve().name, folder=folder.resolve())
     if hub_id := HUB_ID.fullmatch(text):
         return Entry(name=text, checkpoint=hub_id[1], revision=hub_id[2] or "main")
     longer = [known for known in CATALOG if text and known.startswith(text.lower())]

@@ -63,7 +63,9 @@ def _says_something(output: Any) -> bool:
 def _tidied_output(output: Any) -> Any:
     if "data" in output:
         output.data.pop(_WIDGET, None)
-    places_here = {str(places.ROOT): ".", str(Path.home()): "~"}
+    places_here = {str(places.ROOT): "."}
+    if len(Path.home().parts) > 1:  # in some containers it is the root of the file system
+        places_here[str(Path.home())] = "~"
     if os.environ.get("PHI3KIT_CACHE"):
         places_here = {os.environ["PHI3KIT_CACHE"].rstrip("/"): "~/.cache/phi3kit", **places_here}
     return type(output)(_without(output, places_here))

@@ -63,11 +63,10 @@ def free_port() -> int:
 def _wait(server: subprocess.Popen, url: str, timeout: float, log: TextIO) -> None:
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline and server.poll() is None:
-        try:
+        with suppress(httpx.TransportError):
             if httpx.get(url, timeout=5, trust_env=False).status_code == 200:
                 return
-        except httpx.TransportError:
-            time.sleep(0.1)
+        time.sleep(0.1)
     log.seek(0)
     tail = "\n".join(log.read().splitlines()[-8:])
     why = (

@@ -1,5 +1,7 @@
 """The chat contract over the ONNX model: chat messages in, one chat completion out."""
 
+import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ from phi3kit.wrappers.requests import refused_as_bad_request, rows
 
 
 class Phi3Chat(mlflow.pyfunc.PythonModel):
-    """`{"messages": [...], "max_tokens": 64, ...}` in, one chat completion out; every option in the signature counts."""
+    """`{"messages": [...], "max_tokens": 64, ...}` in, one chat completion out; every option it names counts."""
 
     def load_context(self, context: Any) -> None:
         """Open the ONNX folder that the artifact `phi3-mini-onnx` names, and its chat template."""
@@ -49,18 +51,21 @@ class Phi3Chat(mlflow.pyfunc.PythonModel):
     ) -> Iterator[dict[str, Any]]:
         """Answer one request as chat completion chunks; the last carries `finish_reason` and `usage`."""
         with refused_as_bad_request():
-            stream = self.engine.stream(*self._request(rows(model_input)[0]))
+            requests = rows(model_input)
+            if len(requests) != 1:
+                raise InvalidRequest("request", requests, "one request: predict_stream streams one answer")
+            stream = self.engine.stream(*self._request(requests[0] | {"stream": False}))
+        chunk = {"id": str(uuid.uuid4()), "object": "chat.completion.chunk", "created": int(time.time())}
+        chunk["model"] = self.model_name
+        delta = {"role": "assistant"}
         with stream:
-            chunk = response(model=self.model_name, text="", finish_reason="stop", prompt_tokens=0, completion_tokens=0)
-            shared = {"id": chunk["id"], "object": "chat.completion.chunk", "created": chunk["created"]}
-            shared["model"] = self.model_name
             for text in stream:
-                delta = {"role": "assistant", "content": text}
-                yield shared | {"choices": [{"index": 0, "delta": delta, "finish_reason": None}]}
-            assert stream.completion
-            whole = self._response(stream.completion)
-            end = {"index": 0, "delta": {}, "finish_reason": stream.completion.finish_reason}
-            yield shared | {"choices": [end], "usage": whole["usage"]}
+                yield chunk | {"choices": [{"index": 0, "delta": delta | {"content": text}, "finish_reason": None}]}
+                delta = {}
+        assert stream.completion
+        end = self._response(stream.completion)
+        choice = {"index": 0, "delta": {}, "finish_reason": stream.completion.finish_reason}
+        yield chunk | {"choices": [choice], "usage": end["usage"]}
 
     def _request(self, fields: dict[str, Any]) -> tuple[list[int], Options]:
         """Check one request and return its prompt's token ids and its options."""
@@ -68,9 +73,9 @@ class Phi3Chat(mlflow.pyfunc.PythonModel):
         if (n := fields.pop("n", 1)) != 1:
             raise InvalidRequest("n", n, "1: one answer for each request")
         if stream := fields.pop("stream", False):
-            raise InvalidRequest("stream", stream, "false here: predict_stream streams")
-        ids = self.template.encode(fields.pop("messages", None))
-        return ids, Options(**fields)
+            raise InvalidRequest("stream", stream, "false: predict gives the whole answer, predict_stream streams")
+        ids, options = self.template.encode(fields.pop("messages", None)), Options(**fields)
+        return self.engine.checked("messages", ids, options), options
 
     def _response(self, answer: Completion) -> dict[str, Any]:
         return response(

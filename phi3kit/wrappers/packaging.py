@@ -2,14 +2,11 @@
 
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from phi3kit.generation import Options
 from phi3kit.wrappers.chat import Phi3Chat
 from phi3kit.wrappers.prompt import ARTIFACT, Phi3Model
-
-if TYPE_CHECKING:
-    from huggingface_hub import ModelCard
-    from transformers import Pipeline
 
 _PACKAGE = Path(__file__).parents[1]
 _CODE = {Phi3Model: "phi3_model.py", Phi3Chat: "phi3_chat.py"}
@@ -55,4 +52,30 @@ def packaged(wrapper: type[Phi3Model] | type[Phi3Chat], model: str) -> dict[str,
         "code_paths": [str(_PACKAGE)],
         "pip_requirements": onnx_requirements(),
         "model_config": {"model": entry.name},
+    }
+
+
+def packaged_pipeline(model: str) -> dict[str, Any]:
+    """Return what `mlflow.transformers.log_model` (or `save_model`) needs to store the model as a chat pipeline.
+
+    Log what it returns inside `weights.offline()`: MLflow would ask a hub for the licence of what it takes for a
+    repository. Call it outside: it may have to fetch the checkpoint.
+
+    Args:
+        model: a catalog name, a local folder, or a hub id; its checkpoint is fetched or built when missing.
+
+    Raises:
+        WeightsError: when the model's files cannot be had.
+    """
+    import transformers
+
+    from phi3kit import weights
+
+    built = transformers.pipeline("text-generation", model=str(weights.checkpoint(model)))
+    built.model.name_or_path = weights.resolve(model).name  # the completion's `model`; a path would name this machine
+    return {
+        "transformers_model": built,
+        "task": "llm/v1/chat",
+        "model_config": {"do_sample": False, "max_new_tokens": Options().max_tokens},
+        "pip_requirements": transformers_requirements(),
     }

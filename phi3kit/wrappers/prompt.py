@@ -9,7 +9,7 @@ from mlflow.models import ModelSignature
 from mlflow.types.schema import ColSpec, ParamSchema, ParamSpec, Schema
 
 from phi3kit.generation import Engine, Options
-from phi3kit.wrappers.requests import given, refused_as_bad_request
+from phi3kit.wrappers.requests import given, refused_as_bad_request, rows
 
 ARTIFACT = "phi3-mini-onnx"
 
@@ -28,7 +28,8 @@ class Phi3Model(mlflow.pyfunc.PythonModel):
             MlflowException: a bad request (400), naming the prompt or param that was refused.
         """
         with refused_as_bad_request():
-            answers = self.engine.generate(list(model_input["prompt"]), Options(**given(params or {})))
+            prompts = [row.get("prompt") for row in rows(model_input)]
+            answers = self.engine.generate(prompts, Options(**given(params or {})))
         return [answer.text for answer in answers]
 
     def predict_stream(
@@ -53,9 +54,8 @@ class Phi3Model(mlflow.pyfunc.PythonModel):
             ParamSpec("seed", "long", options.seed),
             ParamSpec("repetition_penalty", "double", options.repetition_penalty),
         ]
-        return ModelSignature(
-            inputs=Schema([ColSpec("string", "prompt")]), outputs=Schema([ColSpec("string")]), params=ParamSchema(params)
-        )
+        inputs, outputs = Schema([ColSpec("string", "prompt")]), Schema([ColSpec("string")])
+        return ModelSignature(inputs, outputs, ParamSchema(params))
 
     @staticmethod
     def input_example() -> tuple[dict[str, str], dict[str, Any]]:

@@ -11,9 +11,10 @@ from phi3kit.errors import InvalidRequest
 
 
 def rows(model_input: Any) -> list[dict[str, Any]]:
-    """Return one dict per request from a DataFrame, a dict, or a list of dicts; fields that were not given are absent."""
+    """Return one dict per request from a DataFrame, a dict, or a list of dicts, without what was not given."""
     if isinstance(model_input, pd.DataFrame):
-        model_input = model_input.to_dict(orient="records")
+        # An object column keeps None; the others hold NaN or NA where a row has nothing and another one has.
+        model_input = model_input.astype(object).where(model_input.notna(), None).to_dict(orient="records")
     requests = [model_input] if isinstance(model_input, Mapping) else model_input
     if not isinstance(requests, list) or not requests or not all(isinstance(one, Mapping) for one in requests):
         raise InvalidRequest("request", model_input, 'an object such as {"messages": [...]}')
@@ -21,9 +22,9 @@ def rows(model_input: Any) -> list[dict[str, Any]]:
 
 
 def given(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Drop what was not given: None, and the NaN that pandas puts into a column that another row has."""
+    """Drop what was not given, and turn NumPy's values into Python's."""
     plain = {name: value.tolist() if hasattr(value, "tolist") else value for name, value in fields.items()}
-    return {name: value for name, value in plain.items() if value is not None and value == value}
+    return {name: value for name, value in plain.items() if value is not None}
 
 
 @contextmanager

@@ -58,7 +58,7 @@ def test_a_pickled_model_is_refused_where_pickles_are_not_allowed(store, monkeyp
     with mlflow.start_run():
         pickled = mlflow.pyfunc.log_model(name="pickled", python_model=Answer(), pip_requirements=[])
     monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
-    with pytest.raises(mlflow.exceptions.MlflowException, match="(?i)pickle"):
+    with pytest.raises(mlflow.exceptions.MlflowException, match=r"(?i)pickle"):
         mlflow.pyfunc.load_model(pickled.model_uri)
 
 

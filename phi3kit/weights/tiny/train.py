@@ -28,8 +28,12 @@ IM_START = 1  # ChatML's opening token in SmolLM2's vocabulary
 NATIVE_SYSTEM = "You are a helpful AI assistant named SmolLM, trained by Hugging Face."  # its template's default
 # The teacher is told to be brief, the student is not: it learns to be brief unasked, and so to come to an end.
 BRIEF = "Answer in one or two short sentences."
-LONGEST_ANSWER = 96  # tokens; an answer that goes on is cut in half, and not trained on
+LONGEST_ANSWER = 96  # tokens; of an answer that goes on, the first half is used: nothing to learn from a lame end
 TOP = 64  # of the teacher's distribution so many tokens are kept, and the rest as one sum
+# Runs: what a token of an answer by hand is worth against one of the teacher's, epochs planned, epochs run. At a worth
+# of 1 the student forgets its teacher (82 % agreement). The mean of the runs agrees on unseen prompts better (87.5 %)
+# than each of them (87.0, 86.3, 85.6 %), as "Model soups" (Wortsman et al., 2022) says of runs from one start.
+RUNS = ((0.15, 3, 3), (0.3, 3, 3), (0.2, 7, 5))
 BATCH = 8
 
 Message = tuple[str, str]  # role, content
@@ -42,6 +46,7 @@ class Lesson(NamedTuple):
     answer: list[int]
     tokens: Tensor  # (answer, TOP) candidate tokens
     weights: Tensor  # (answer, TOP) their probabilities; what is missing to 1 belongs to all other tokens
+    worth: float = 1.0  # of its tokens in the loss, against those of other lessons
 
 
 def prompts() -> dict[str, Any]:
@@ -127,7 +132,8 @@ def by_hand(tokenizer: Tokenizer, messages: list[Message], text: str) -> Lesson:
 
     answer = [*tokenizer.encode(text).ids, END]
     certain = torch.eye(TOP)[[0] * len(answer)]
-    return Lesson(phi3_ids(tokenizer, messages), answer, torch.tensor(answer)[:, None].expand(-1, TOP), certain)
+    tokens = torch.tensor(answer)[:, None].expand(-1, TOP)
+    return Lesson(phi3_ids(tokenizer, messages), answer, tokens, certain)
 
 
 def student_logits(model: Phi3ForCausalLM, learned: dict[str, Tensor], lessons: list[Lesson]) -> Tensor:
@@ -154,13 +160,14 @@ def student_logits(model: Phi3ForCausalLM, learned: dict[str, Tensor], lessons: 
 
 
 def divergence(logits: Tensor, lessons: list[Lesson]) -> Tensor:
-    """KL divergence from the teacher's distribution to the student's, mean over the answer tokens, in nats."""
+    """KL divergence from the teacher's distribution to the student's, weighted mean over the answer tokens, in nats."""
     import torch
 
     tokens, p = torch.cat([lesson.tokens for lesson in lessons]), torch.cat([lesson.weights for lesson in lessons])
     q = logits.log_softmax(-1).gather(1, tokens)
     p_rest, q_rest = (1 - p.sum(1)).clamp(min=1e-6), (1 - torch.where(p > 0, q.exp(), 0).sum(1)).clamp(min=1e-6)
-    return ((torch.special.xlogy(p, p) - p * q).sum(1) + p_rest * (p_rest.log() - q_rest.log())).mean()
+    each = (torch.special.xlogy(p, p) - p * q).sum(1) + p_rest * (p_rest.log() - q_rest.log())
+    return (each * torch.tensor([x.worth for x in lessons for _ in x.answer])).mean()
 
 
 def agreement(model: Phi3ForCausalLM, learned: dict[str, Tensor], lessons: list[Lesson]) -> float:
@@ -199,21 +206,17 @@ def learn(
     learned: dict[str, Tensor],
     lessons: list[Lesson],
     unseen: list[Lesson],
+    plan: int,
     epochs: int,
-    out: Path,
 ) -> None:
-    """Train `learned` in place; after each epoch print the agreement on `unseen` and write `out`.
-
-    The rate falls to zero, so what the last epoch leaves is what stays: the score chooses nothing.
-    """
+    """Train `learned` in place for `epochs` of a `plan` at whose end the rate is zero, printing the held-out score."""
     import torch
-    from safetensors.torch import save_file
 
     order, began, step = random.Random(0), time.monotonic(), 0
     adam = torch.optim.Adam(
         [{"params": [x], "peak": 1e-2 if name == "role_rows" else 1e-3} for name, x in learned.items()]
     )
-    steps = epochs * -(-len(lessons) // BATCH)
+    steps = plan * -(-len(lessons) // BATCH)
     for epoch in range(1, epochs + 1):
         order.shuffle(lessons)
         chunks = [lessons[i : i + 8 * BATCH] for i in range(0, len(lessons), 8 * BATCH)]
@@ -230,25 +233,36 @@ def learn(
             adam.step()
             losses.append(loss.item())
             step += 1
-        save_file({name: tensor.detach() for name, tensor in learned.items()}, out)
         seconds, loss, same = time.monotonic() - began, sum(losses) / len(losses), agreement(model, learned, unseen)
         print(f"{seconds:5.0f} s  epoch {epoch}  loss {loss:.3f}  held-out top-token agreement {same:.1%}", flush=True)
 
 
 def main() -> None:
-    """Let the teacher answer, then train, from the command line."""
+    """Let the teacher answer, train each run, and write the mean of the runs done so far."""
+    import torch
+    from safetensors.torch import save_file
+
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--epochs", type=int, default=9)
     parser.add_argument("--out", type=Path, default=LEARNED, help="where the learned tensors go (%(default)s)")
-    wish = parser.parse_args()
+    out = parser.parse_args().out
     data = prompts()
     to_answer, written = taught(data)
     model, tokenizer = base()
     unseen = teach(model, tokenizer, questions(data["held_out"]["agreement"]))
-    lessons = [lesson for lesson in teach(model, tokenizer, to_answer) if lesson.answer[-1] == END]
-    print(f"The teacher ended {len(lessons)} of {len(to_answer)} answers; {len(written)} are by hand.", flush=True)
-    lessons += [by_hand(tokenizer, turns, text) for turns, text in written]
-    learn(model, first_guess(model, tokenizer), lessons, unseen, wish.epochs, wish.out)
+    lessons = teach(model, tokenizer, to_answer)
+    ended = sum(lesson.answer[-1] == END for lesson in lessons)
+    print(f"The teacher ended {ended} of {len(lessons)} answers; {len(written)} more are by hand.", flush=True)
+    done = []
+    for worth, plan, epochs in RUNS:
+        answered = [by_hand(tokenizer, turns, text)._replace(worth=worth) for turns, text in written]
+        learned = first_guess(model, tokenizer)
+        learn(model, learned, lessons + answered, unseen, plan, epochs)
+        done.append(learned)
+        mean = {name: torch.stack([run[name].detach() for run in done]).mean(0) for name in learned}
+        print(
+            f"mean of {len(done)} runs: held-out top-token agreement {agreement(model, mean, unseen):.1%}", flush=True
+        )
+        save_file(mean, out)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,160 @@
+"""One store, found from anywhere. Each question is asked in a process of its own: MLflow reads its environment once."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import phi3kit
+
+KIT = Path(phi3kit.__file__).parent
+
+
+@pytest.fixture
+def house(tmp_path) -> Path:
+    """A workbook of its own: the kit beside an `MLproject`, so that nobody's store is touched."""
+    house = tmp_path / "house with a space"
+    shutil.copytree(KIT, house / "phi3kit", ignore=shutil.ignore_patterns("__pycache__"))
+    (house / "MLproject").write_text("name: copy\n")
+    return house
+
+
+def start(house: Path, code: str, cwd: Path, **env: str) -> subprocess.Popen[str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW")}
+    return subprocess.Popen(
+        [sys.executable, "-c", f"import json, mlflow\nfrom phi3kit import tracking\n{code}"],
+        cwd=cwd,
+        env=kept | {"PYTHONPATH": str(house), "PYTHONSAFEPATH": "1"} | env,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def told(process: subprocess.Popen[str]) -> dict:
+    out, err = process.communicate()
+    assert process.returncode == 0, err[-3000:]
+    return json.loads(out.splitlines()[-1])
+
+
+def run(house: Path, code: str, cwd: Path, **env: str) -> dict:
+    return told(start(house, code, cwd, **env))
+
+
+WHERE = """
+uri = tracking.use("lesson")
+with mlflow.start_run() as run:
+    mlflow.log_param("a", 1)
+    mlflow.log_text("hello", "hello.txt")
+found = {"uri": uri, "root": str(tracking.ROOT), "kit": tracking.__file__, "artifacts": run.info.artifact_uri}
+print(json.dumps(found))
+"""
+
+
+def test_one_store_at_the_root_whatever_the_working_directory(house, tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    found = [run(house, WHERE, cwd) for cwd in (elsewhere, house / "phi3kit")]
+    for one in found:
+        assert Path(one["kit"]).is_relative_to(house)
+        assert Path(one["root"]) == house
+        assert one["uri"] == f"sqlite:///{(house / 'mlflow.db').as_posix()}"
+    assert list(elsewhere.iterdir()) == []
+    assert (house / "mlflow.db").is_file()
+    assert len(list((house / "mlartifacts").rglob("hello.txt"))) == 2
+    assert not list(house.rglob("mlruns"))
+
+
+def test_mlflow_tracking_uri_wins(house, tmp_path):
+    uri = f"sqlite:///{(tmp_path / 'mine.db').as_posix()}"
+    assert run(house, WHERE, tmp_path, MLFLOW_TRACKING_URI=uri)["uri"] == uri
+    assert (tmp_path / "mine.db").is_file()
+    assert not (house / "mlflow.db").exists()
+
+
+PROJECT = """
+tracking.use("outer")
+run = mlflow.MlflowClient().create_run(mlflow.get_experiment_by_name("outer").experiment_id)
+print(json.dumps({"run": run.info.run_id, "experiment": run.info.experiment_id}))
+"""
+NOTEBOOK = """
+uri = tracking.use("another name")
+again = tracking.use("another name")
+with mlflow.start_run(run_name="inner", nested=True) as inner:
+    tracking.use("a third")
+with mlflow.start_run(nested=True) as second:
+    pass
+print(json.dumps({
+    "active": mlflow.active_run().info.run_id,
+    "parents": [mlflow.get_run(run.info.run_id).data.tags.get("mlflow.parentRunId") for run in (inner, second)],
+    "experiments": [inner.info.experiment_id, second.info.experiment_id],
+    "uri": uri,
+}))
+"""
+
+
+def test_under_mlflow_run_the_runs_of_a_notebook_are_nested(house, tmp_path):
+    uri = f"sqlite:///{(tmp_path / 'project.db').as_posix()}"
+    project = run(house, PROJECT, tmp_path, MLFLOW_TRACKING_URI=uri)
+    found = run(house, NOTEBOOK, tmp_path, MLFLOW_TRACKING_URI=uri, MLFLOW_RUN_ID=project["run"])
+    assert found["uri"] == uri
+    assert found["active"] == project["run"]
+    assert found["parents"] == [project["run"]] * 2
+    assert found["experiments"] == [project["experiment"]] * 2
+
+
+REGISTER = """
+import mlflow.pyfunc
+tracking.use("lesson")
+class Echo(mlflow.pyfunc.PythonModel):
+    def predict(self, context, model_input: list[str]) -> list[str]:
+        return model_input
+def log():
+    with mlflow.start_run():
+        return mlflow.pyfunc.log_model(name="echo", python_model=Echo(), pip_requirements=["mlflow"]).model_uri
+def register(alias):
+    tags = {"weights": "tiny", "bits": 4}
+    return tracking.register(log(), "echo", alias=alias, description=f"the {alias}", tags=tags)
+first, second = register("challenger"), register("challenger")
+client = mlflow.MlflowClient()
+print(json.dumps({
+    "versions": [int(first.version), int(second.version)],
+    "description": second.description, "tags": second.tags, "aliases": list(second.aliases),
+    "by_alias": int(client.get_model_version_by_alias("echo", "challenger").version),
+    "old": client.get_model_version("echo", first.version).description,
+    "loaded": mlflow.pyfunc.load_model("models:/echo@challenger").predict(["hi"]),
+}))
+"""
+
+
+def test_register_annotates_the_version_and_moves_the_alias(house, tmp_path):
+    found = run(house, REGISTER, tmp_path)
+    assert found == {
+        "versions": [1, 2],
+        "description": "the challenger",
+        "tags": {"weights": "tiny", "bits": "4"},
+        "aliases": ["challenger"],
+        "by_alias": 2,
+        "old": "the challenger",
+        "loaded": ["hi"],
+    }
+
+
+def test_several_processes_at_once_make_one_new_store(house, tmp_path):
+    # Each says that it is ready and waits for the word, so that all reach the missing store together.
+    ready = "import mlflow.store.tracking.sqlalchemy_store\nprint('ready', flush=True)\ninput()\n"
+    names = ["one", "two", "one"]
+    processes = [start(house, ready + WHERE.replace("lesson", name), tmp_path) for name in names]
+    for process in processes:
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    assert len({told(process)["artifacts"] for process in processes}) == len(names)
+    count = 'tracking.use("one"); print(json.dumps(len(mlflow.search_runs(experiment_names=["one", "two"]))))'
+    assert run(house, count, tmp_path) == len(names)

@@ -1,0 +1,89 @@
+"""Generation options: what is taken, and that each refusal names field, value and range."""
+
+import numpy as np
+import pytest
+
+from phi3kit.errors import InvalidRequest, Phi3KitError
+from phi3kit.generation import Options
+
+
+def test_greedy_unless_asked():
+    options = Options()
+    assert options.temperature == 0
+    assert options.max_tokens == 256
+    assert options.stop == ()
+    assert options.seed is None
+    assert options.repetition_penalty is None
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"max_tokens": 1},
+        {"temperature": 0},
+        {"temperature": 2},
+        {"temperature": 1.5},
+        {"top_p": 1e-6},
+        {"top_p": 1},
+        {"top_k": 1},
+        {"top_k": 10**12},
+        {"seed": 0},
+        {"seed": 2**31 - 1},
+        {"seed": None},
+        {"repetition_penalty": 0.01},
+        {"repetition_penalty": 2},
+        {"repetition_penalty": None},
+    ],
+    ids=str,
+)
+def test_the_ends_of_each_range_are_taken(values):
+    options = Options(**values)
+    assert {name: getattr(options, name) for name in values} == values
+
+
+BIG = 10**30
+REFUSED = [
+    ("max_tokens", [0, -1, 1.5, 7.0, "7", True, None, float("inf"), [7]], "a whole number from 1"),
+    ("temperature", [-1, -1e-9, 2.1, "hot", float("nan"), float("inf"), None, True], "a number from 0 (greedy) to 2"),
+    ("top_p", [0, -0.5, 1e-9, 1.01, 5, "0.5", float("nan"), None], "a number from 0.000001 to 1"),
+    ("top_k", [0, -1, 2.5, "5", None], "a whole number from 1"),
+    ("stop", ["", [""], ["a", ""], [1], 7, {"a": 1}, b"ab"], "a text or a list of texts, none of them empty"),
+    ("seed", [-1, 2**31, BIG, 1.0, "1", False], "a whole number from 0 to 2147483647"),
+    ("repetition_penalty", [0, -1, 1e-300, 2.1, "1", float("inf")], "a number from 0.01 to 2"),
+    ("max_completion_tokens", [5], "one of the options max_tokens, temperature, top_p, top_k, stop, seed, repetition"),
+    ("frequency_penalty", [0.5], "one of the options max_tokens, "),
+]
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "allowed"), [(field, value, allowed) for field, values, allowed in REFUSED for value in values]
+)
+def test_a_refusal_names_field_value_and_range(field, value, allowed):
+    with pytest.raises(InvalidRequest) as refused:
+        Options(**{field: value})
+    assert refused.value.field == field
+    assert refused.value.value is value
+    assert str(refused.value).startswith(f"{field}={value!r} is not allowed: give {allowed}")
+    assert isinstance(refused.value, Phi3KitError | ValueError)
+
+
+def test_numpy_values_are_numbers_and_lists_too():
+    options = Options(
+        max_tokens=np.int64(4), temperature=np.float64(0.5), seed=np.int32(3), stop=np.array(["a", "b"], dtype=object)
+    )
+    assert options == Options(max_tokens=4, temperature=0.5, seed=3, stop=["a", "b"])
+    with pytest.raises(InvalidRequest):
+        Options(temperature=np.float32("nan"))
+
+
+def test_stop_takes_a_text_a_list_or_nothing():
+    assert Options(stop="end").stop == ("end",)
+    assert Options(stop=["a", "bc"]).stop == ("a", "bc")
+    assert Options(stop=None).stop == Options(stop=[]).stop == ()
+
+
+def test_options_are_frozen_and_comparable():
+    assert Options(stop=["a"]) == Options(stop="a")
+    assert len({Options(stop=["a"]), Options(stop="a"), Options()}) == 2
+    with pytest.raises(ValueError, match="frozen"):
+        Options().max_tokens = 3
