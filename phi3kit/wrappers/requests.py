@@ -14,7 +14,8 @@ def rows(model_input: Any) -> list[dict[str, Any]]:
     """Return one dict per request from a DataFrame, a dict, or a list of dicts, without what was not given."""
     if isinstance(model_input, pd.DataFrame):
         # An object column keeps None; the others hold NaN or NA where a row has nothing and another one has.
-        model_input = model_input.astype(object).where(model_input.notna(), None).to_dict(orient="records")
+        filled = model_input.astype(object).where(model_input.notna(), None)
+        return [given(row) for row in filled.to_dict(orient="records")]
     requests = [model_input] if isinstance(model_input, Mapping) else model_input
     if not isinstance(requests, list) or not requests or not all(isinstance(one, Mapping) for one in requests):
         raise InvalidRequest("request", model_input, 'an object such as {"messages": [...]}')

@@ -383,6 +383,18 @@ def test_a_batch_is_padded_on_the_right_and_read_whole(engine, prompts, sizes):
     assert sizes == [[max(map(len, first))] * 8, [max(map(len, second))] * len(second)]
 
 
+def test_long_prompts_are_read_in_slices_and_not_in_a_batch(engine, sizes):
+    long = [500 + i for i in range(300)]
+    engine.generate([long, long[:100]], Options(max_tokens=1))
+    assert [size for size in sizes if isinstance(size, list)] == []
+    assert max(sizes) == engine_module.PREFILL_SLICE
+
+
+def test_a_batch_holds_no_more_tokens_than_other_threads_can_wait_for(engine, sizes):
+    engine.generate([[500 + i for i in range(100)]] * 7, Options(max_tokens=1))
+    assert sizes == [[100] * 5, [100] * 2]  # five of them are below 512 tokens, six are not
+
+
 # UTF-8
 
 TEXTS = ["😀 Grüße 你好 e", "👩‍👩‍👧‍👦 ok 🇪🇸!", "日本語のテキスト、そして한국어", "naïve Ω≈ç√∫ ’“”… ไทย हिन्दी"]

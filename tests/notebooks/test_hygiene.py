@@ -11,8 +11,9 @@ import pytest
 import yaml
 
 from phi3kit.workbook.parameters import checked, defaults
-from phi3kit.workbook.places import NOTEBOOKS, ROOT, notebooks
+from phi3kit.workbook.places import NOTEBOOKS, ROOT, STORY, notebooks
 from phi3kit.workbook.refresh import tidied
+from phi3kit.workbook.results import read
 
 ENTRY_POINTS = {"TransformerPipeline": "transformer_pipeline", "CustomPythonWrapper": "custom_python_wrapper"}
 PARAMETERS = {"model", "question", "max_tokens", "temperature", "experiment", "should_cleanup"}
@@ -97,3 +98,24 @@ def test_mlproject_has_the_same_parameters_and_defaults(name, entry_point):
     given = checked(path, {parameter: entry["default"] for parameter, entry in declared.items()})
     assert given.keys() == PARAMETERS
     assert given == {parameter: defaults(path)[parameter] for parameter in given}
+
+
+def test_the_committed_results_are_what_the_lessons_say():
+    """Words differ a little between kinds of CPU; what the prose builds on does not."""
+    pipeline, custom = (read(NOTEBOOKS / f"{name}.ipynb") for name in STORY)
+    for results in (pipeline, custom):
+        assert "Madrid" in results["answer"]
+        assert results["total_tokens"] == results["prompt_tokens"] + results["completion_tokens"]
+        assert results["prompt_tokens"] == 10
+        assert results["completion_tokens"] == pytest.approx(8, abs=8)
+        assert results["served"] == 200
+    assert pipeline["turns"] == 7
+    assert (custom["rows"], custom["refused"]) == (2, 400)
+    assert custom["first_tokens_agree"][0] >= 5
+    assert custom["decode_ratio"] > 1.5
+
+
+def test_the_kit_is_imported_before_the_libraries_whose_telemetry_it_switches_off(notebook):
+    code = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code" and "%%" not in cell.source)
+    imports = re.findall(r"^(?:import|from) ([a-z_0-9]+)", code, re.MULTILINE)
+    assert imports[0] == "phi3kit"

@@ -13,7 +13,8 @@ import pytest
 
 from phi3kit.workbook import kernel
 from phi3kit.workbook.parameters import defaults
-from phi3kit.workbook.places import NOTEBOOKS, ROOT
+from phi3kit.workbook.places import NOTEBOOKS, ROOT, RUNS
+from phi3kit.workbook.results import read
 from phi3kit.workbook.runner import run
 
 pytestmark = [pytest.mark.notebooks, pytest.mark.tiny]
@@ -110,3 +111,6 @@ def test_under_mlflow_run_it_attaches_to_the_projects_run(name, store, tmp_path)
     recorded = {key: shlex.split(project.data.params[key]) for key in parameters}  # MLflow records them quoted
     assert recorded == {key: [value] for key, value in parameters.items()}
     assert nested and {each.info.status for each in nested} == {"FINISHED"}
+    results = read(max(RUNS.glob(f"*-{name}*/{name}.ipynb")))
+    assert results["served"] == 200
+    assert 1 <= results["completion_tokens"] <= 9
