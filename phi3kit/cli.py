@@ -123,8 +123,8 @@ def _tell(outcome: "Outcome") -> None:
     colour = "green" if outcome.verdict == "ok" else "red"
     console = Console(soft_wrap=True, highlight=False)
     console.print(f"[bold]{outcome.name}[/]  [{colour}]{outcome.verdict}[/]  {outcome.seconds:.0f} s")
-    model = outcome.results.get("model_uri")
-    for name, value in (("notebook", shown(outcome.notebook)), ("page", shown(outcome.html)), ("model", model)):
+    results = {name: outcome.results.get(key) for name, key in (("model", "model_uri"), ("answer", "answer"))}
+    for name, value in {"notebook": shown(outcome.notebook), "page": shown(outcome.html), **results}.items():
         if value:
             console.print(f"  {name:<9} {value}", markup=False)
     if outcome.error:

@@ -80,7 +80,7 @@ def run(
     with log.open("w", encoding="utf-8") as lines:
         verdict, error = _execute(source, executed, ready, bar, kernel.manager(source.parent, lines))
     seconds = time.monotonic() - start
-    if verdict == "ok":
+    if verdict != "failed":
         log.unlink()  # it is there for a kernel that died
     html = executed.with_suffix(".html")
     if not executed.exists():  # ended before papermill wrote anything
@@ -114,7 +114,7 @@ def _execute(source: Path, executed: Path, parameters: dict[str, Any], bar: bool
         said = executed.with_name("kernel.log")
         return "failed", f"{_where(executed)}\nThe kernel died, most often because memory ran out; its log: {said}"
     except KeyboardInterrupt:
-        return "interrupted", _where(executed)
+        return "interrupted", f"{_where(executed)}\nNothing needs repair: run it again when you like."
     return "ok", ""
 
 
