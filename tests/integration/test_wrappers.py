@@ -420,3 +420,23 @@ def test_it_runs_in_an_environment_made_of_its_own_requirements(logged, name, tm
         imported, prefix = proof.read_text().split()
         assert Path(imported).is_relative_to(folder)
         assert prefix != sys.prefix
+
+
+def test_a_pipeline_logged_from_a_path_names_that_path_and_finds_its_tokenizer_there_for_stop(tmp_path):
+    import mlflow
+
+    from phi3kit import weights, wrappers
+
+    folder = str(weights.checkpoint("tiny"))
+    mlflow.transformers.save_model(
+        folder,
+        tmp_path / "model",
+        task="llm/v1/chat",
+        model_config={"do_sample": False},
+        pip_requirements=wrappers.transformers_requirements(),
+    )
+    model = mlflow.pyfunc.load_model(str(tmp_path / "model"))
+    messages = [{"role": "user", "content": "What is the capital of Spain?"}]
+    answer = completion(model.predict({"messages": messages, "max_tokens": 12, "stop": ["Spain"]}))
+    assert answer["model"] == folder
+    assert answer["choices"][0]["message"]["content"] == "The capital of Spain"
