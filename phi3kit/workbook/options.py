@@ -13,8 +13,6 @@ MESSAGES = [{"role": "user", "content": "What is the capital of Spain?"}]
 MAX_TOKENS = 6
 HOT = {"temperature": 2.0}
 
-Ask = Callable[..., str]
-
 
 def option_table(models: dict[str, Any]) -> pd.DataFrame:
     """Probe chat models with one option at a time.

@@ -10,7 +10,7 @@ import mlflow
 import onnxruntime_genai as og
 import pytest
 
-from phi3kit import weights
+from phi3kit import weights, wrappers
 
 
 class Collect(logging.Handler):
@@ -43,6 +43,27 @@ def test_the_old_way_to_generate_is_gone():
     assert not hasattr(og.GeneratorParams(model), "input_ids")
     with pytest.raises(AttributeError):
         og.GeneratorParams(model).input_ids = [1]
+
+
+def test_temperature_alone_changes_nothing():
+    model = og.Model(str(weights.onnx("tiny")))
+    ids = og.Tokenizer(model).encode("<|user|>Tell me a joke about atom<|end|><|assistant|>")
+    answers = set()
+    for temperature in (0.2, 2.0):
+        params = og.GeneratorParams(model)
+        params.set_search_options(max_length=len(ids) + 8, temperature=temperature)
+        generator = og.Generator(model, params)
+        generator.append_tokens(ids)
+        while not generator.is_done():
+            generator.generate_next_token()
+        answers.add(tuple(int(token) for token in generator.get_sequence(0)))
+    assert len(answers) == 1
+
+
+def test_a_pipeline_without_requirements_asks_for_torchvision(tmp_path):
+    kept = wrappers.packaged_pipeline("tiny") | {"pip_requirements": None}
+    with weights.offline(), pytest.raises(ModuleNotFoundError, match="torchvision"):
+        mlflow.transformers.save_model(path=tmp_path / "model", **kept)
 
 
 def test_artifact_path_still_runs_with_a_warning(store):
