@@ -13,14 +13,14 @@ BIN := .venv/bin
 .PHONY: run test lab notebooks pins clean install
 
 run: install
-	$(BIN)/phi3kit fetch tiny
+	$(BIN)/phi3kit weights fetch tiny
 	$(BIN)/phi3kit run
 
 test: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
-	$(BIN)/phi3kit fetch tiny
+	$(BIN)/phi3kit weights fetch tiny
 	$(BIN)/pytest
 
 lab: install

@@ -31,3 +31,22 @@ class WeightsError(Phi3KitError):
 
 class NotebookFailed(Phi3KitError):
     """A notebook stopped at a cell; the message names the cell and its error."""
+
+
+class NoRoom(WeightsError):
+    """Something was not begun, since the disk or the memory would not have held it.
+
+    Args:
+        what: what was not begun, as the beginning of a sentence.
+        kind: `disk` or `memory`.
+        needed: bytes that it takes.
+        free: bytes that are to be had.
+        remedy: what would make room, as an order.
+    """
+
+    def __init__(self, what: str, kind: str, needed: int, free: int, remedy: str) -> None:
+        super().__init__(
+            f"{what} needs about {needed / 1e9:.1f} GB of {kind}, and {free / 1e9:.1f} GB are free: {remedy}. "
+            "If you know better, go on with --force (in a notebook, with PHI3KIT_FORCE=1)."
+        )
+        self.kind, self.needed, self.free = kind, needed, free

@@ -13,6 +13,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, Self
 
+from phi3kit import machine
 from phi3kit.errors import InvalidRequest, WeightsError
 from phi3kit.generation.answer import Completion, Row
 from phi3kit.generation.options import Options
@@ -85,7 +86,7 @@ class Engine:
         wanted = os.environ.get("PHI3KIT_THREADS") or "0"
         if not wanted.isdecimal():
             raise InvalidRequest("PHI3KIT_THREADS", wanted, "a whole number")
-        self.threads = threads or int(wanted) or physical_cores()
+        self.threads = threads or int(wanted) or machine.physical_cores()
         session = {"intra_op_num_threads": self.threads}
         try:
             config = og.Config(str(self.folder))
@@ -212,10 +213,3 @@ class Engine:
         for first in range(0, len(batch[0]), PREFILL_SLICE):
             generator.append_tokens(batch[0][first : first + PREFILL_SLICE])
         return generator
-
-
-def physical_cores() -> int:
-    """Return the physical cores that this process may use, its CPU affinity and cgroup quota considered."""
-    from joblib import cpu_count
-
-    return cpu_count(only_physical_cores=True)

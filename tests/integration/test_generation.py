@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer
 
+from phi3kit import machine
 from phi3kit.errors import InvalidRequest, WeightsError
 from phi3kit.generation import Engine, Options
 from phi3kit.generation import engine as engine_module
@@ -483,7 +484,7 @@ def test_the_repetition_penalty_comes_from_the_model_unless_given(engine, tiny_o
 def test_threads(tiny_onnx, monkeypatch):
     import psutil
 
-    assert engine_module.physical_cores() >= 1
+    assert machine.physical_cores() >= 1
     before = psutil.Process().num_threads()
     single = Engine(tiny_onnx, threads=1)
     assert single.threads == 1
@@ -498,7 +499,7 @@ def test_threads(tiny_onnx, monkeypatch):
     with pytest.raises(InvalidRequest, match="PHI3KIT_THREADS='two' is not allowed: give a whole number"):
         Engine(tiny_onnx)
     monkeypatch.delenv("PHI3KIT_THREADS")
-    assert Engine(tiny_onnx).threads == engine_module.physical_cores()
+    assert Engine(tiny_onnx).threads == machine.physical_cores()
 
 
 def test_a_folder_that_is_no_model(tiny_onnx, tmp_path):

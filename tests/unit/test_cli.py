@@ -100,7 +100,7 @@ def test_fetch_obtains_both_forms_and_tells_an_error_in_its_own_words(tmp_path, 
     (tmp_path / "file").write_bytes(b"x" * 2_000_000)
     monkeypatch.setattr(weights, "checkpoint", lambda name: tmp_path)
     monkeypatch.setattr(weights, "onnx", lambda name: tmp_path)
-    done = call("fetch", "tiny")
+    done = call("weights", "fetch", "tiny")
     assert [line.split(":")[0] for line in done.stdout.splitlines()] == ["tiny, checkpoint", "tiny, ONNX"]
     assert "(2 MB, " in done.stdout
 
@@ -108,7 +108,7 @@ def test_fetch_obtains_both_forms_and_tells_an_error_in_its_own_words(tmp_path, 
         raise errors.WeightsError("Do this next.")
 
     monkeypatch.setattr(weights, "onnx", fail)
-    done = call("fetch", "tiny")
+    done = call("weights", "fetch", "tiny")
     assert (done.exit_code, done.stderr) == (1, "Do this next.\n")
 
 

@@ -14,7 +14,8 @@ import pytest
 from phi3kit.workbook.places import ROOT
 
 KIT = ROOT / "phi3kit"
-WORKBOOK_ONLY = {KIT / "workbook", KIT / "cli.py"}
+# The floors above `tracking`, and the script that made the tensors of `tiny`, which nothing imports.
+NOT_COUNTED = {KIT / "workbook", KIT / "cli", KIT / "doctor.py", KIT / "weights" / "tiny" / "train.py"}
 HEAVY = {"torch", "transformers", "mlflow", "onnxruntime", "onnxruntime_genai", "pandas", "papermill", "IPython"}
 
 
@@ -39,7 +40,7 @@ def test_a_module_stays_below_300_lines(module):
 
 
 def test_the_kit_up_to_tracking_stays_below_1500_lines_of_code():
-    kit = [path for path in KIT.rglob("*.py") if not WORKBOOK_ONLY & {path, *path.parents}]
+    kit = [path for path in KIT.rglob("*.py") if not NOT_COUNTED & {path, *path.parents}]
     assert sum(map(lines_of_code, kit)) < 1500
 
 

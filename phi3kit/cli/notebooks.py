@@ -1,34 +1,15 @@
-"""The command `phi3kit`: run the notebooks, refresh them, obtain a model's files, clean up.
-
-Exit codes: 0 all went well, 1 a notebook failed or something could not be obtained, 2 a wrong argument, 130 Ctrl-C.
-"""
+"""`phi3kit run`, `refresh` and `clean`: the notebooks from the shell."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
-from phi3kit.errors import InvalidRequest, Phi3KitError
+from phi3kit.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from phi3kit.workbook.runner import Outcome
 
-
-class _Told(TyperGroup):
-    """A group of commands that tells the kit's errors in their own words, without a stack trace."""
-
-    def invoke(self, ctx: Any) -> Any:
-        try:
-            return super().invoke(ctx)
-        except Phi3KitError as error:
-            typer.secho(str(error), fg="red", err=True)
-            raise typer.Exit(2 if isinstance(error, InvalidRequest) else 1) from None
-
-
-app = typer.Typer(
-    cls=_Told, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Phi-3 with MLflow."
-)
 
 Notebooks = Annotated[
     list[Path] | None,
@@ -38,15 +19,14 @@ Notebooks = Annotated[
 ]
 
 
-@app.command("run")
-def run_notebooks(
+def run(
     notebook: Notebooks = None,
     parameter: Annotated[
         list[str] | None, typer.Option("-p", metavar="NAME=VALUE", help="A parameter of the notebook; may be repeated.")
     ] = None,
 ) -> None:
     """Run notebooks; keep each executed one, and a page of it, under runs/."""
-    from phi3kit.workbook.runner import run
+    from phi3kit.workbook import runner
 
     given = {}
     for text in parameter or ():
@@ -54,10 +34,9 @@ def run_notebooks(
         if not equals:
             raise InvalidRequest("-p", text, "name=value")
         given[name] = value
-    _all(notebook, lambda path: run(path, given))
+    _all(notebook, lambda path: runner.run(path, given))
 
 
-@app.command()
 def refresh(notebook: Notebooks = None) -> None:
     """Run notebooks and, where all cells end well, keep the new outputs in the notebook itself."""
     from phi3kit.workbook.refresh import refresh as refreshed
@@ -65,21 +44,6 @@ def refresh(notebook: Notebooks = None) -> None:
     _all(notebook, refreshed)
 
 
-@app.command()
-def fetch(name: Annotated[str, typer.Argument(help="A name of the catalog, a folder, or a hub id.")] = "tiny") -> None:
-    """Obtain a model's files, both forms; fetch or build only what is missing."""
-    import time
-
-    from phi3kit import weights
-
-    for form, obtain in (("checkpoint", weights.checkpoint), ("ONNX", weights.onnx)):
-        start = time.monotonic()
-        folder = obtain(name)
-        size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-        typer.echo(f"{name}, {form}: {folder} ({size / 1e6:,.0f} MB, {time.monotonic() - start:.1f} s)")
-
-
-@app.command()
 def clean() -> None:
     """Remove what runs left: executed notebooks, the store and its artifacts. Models stay."""
     from phi3kit.workbook.clean import main
@@ -129,7 +93,3 @@ def _tell(outcome: "Outcome") -> None:
             console.print(f"  {name:<9} {value}", markup=False)
     if outcome.error:
         console.print(outcome.error, markup=False)
-
-
-if __name__ == "__main__":
-    app()

@@ -1,0 +1,32 @@
+"""The command `phi3kit`: one module for each thing a person does with it.
+
+Exit codes: 0 all went well, 1 something could not be done, 2 a wrong argument, 130 Ctrl-C.
+"""
+
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from phi3kit.cli import notebooks, weights
+from phi3kit.errors import InvalidRequest, Phi3KitError
+
+
+class _Told(TyperGroup):
+    """A group of commands that tells the kit's errors in their own words, without a stack trace."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except Phi3KitError as error:
+            typer.secho(str(error), fg="red", err=True)
+            raise typer.Exit(2 if isinstance(error, InvalidRequest) else 1) from None
+
+
+app = typer.Typer(
+    cls=_Told, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Phi-3 with MLflow."
+)
+app.command("run")(notebooks.run)
+app.command("refresh")(notebooks.refresh)
+app.command("clean")(notebooks.clean)
+app.add_typer(weights.app, name="weights")
