@@ -12,6 +12,34 @@ def physical_cores() -> int:
     return cpu_count(only_physical_cores=True)
 
 
+def processor() -> tuple[str, list[str]]:
+    """The name of the processor, and what it has of the extensions that int4 and bfloat16 arithmetic profit from."""
+    import torch
+
+    known = getattr(torch.cpu, "get_capabilities", dict)()  # torch 2.13 has it
+    useful = ("avx2", "avx_vnni", "avx512_f", "avx512_vnni", "avx512_bf16", "amx_int8", "neon", "dot", "i8mm", "sve")
+    return known.get("cpu_name", "unknown"), [name for name in useful if known.get(name)]
+
+
+def memory_bandwidth() -> float:
+    """Bytes a second that all physical cores together read from memory: the best of five passes, half a second."""
+    from concurrent.futures import ThreadPoolExecutor
+    from time import perf_counter
+
+    import numpy as np
+
+    cores = physical_cores()
+    size = min(2**29, memory()[1] // 4)  # larger than any cache
+    blocks = np.array_split(np.ones(size // 8, np.int64), cores)
+    seconds = []
+    with ThreadPoolExecutor(cores) as threads:
+        for _ in range(5):
+            start = perf_counter()
+            list(threads.map(np.bitwise_or.reduce, blocks))  # without Python's lock, and as fast as memory gives
+            seconds.append(perf_counter() - start)
+    return size / min(seconds)
+
+
 def memory() -> tuple[int, int]:
     """Bytes of memory in all and still to be had, the limits of a container (cgroup 2 or 1) considered."""
     import psutil
@@ -23,9 +51,9 @@ def memory() -> tuple[int, int]:
         (group / "memory.max", group / "memory.current"),
         (group / "memory" / "memory.limit_in_bytes", group / "memory" / "memory.usage_in_bytes"),
     ):
-        if limit.is_file() and (text := limit.read_text().strip()).isdecimal():
+        if limit.is_file() and (text := limit.read_text("ascii").strip()).isdecimal():
             total = min(total, int(text))
-            free = min(free, int(text) - int(used.read_text()))
+            free = min(free, int(text) - int(used.read_text("ascii")))
     return total, max(free, 0)
 
 

@@ -8,12 +8,25 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from phi3kit.errors import Phi3KitError
+
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 # The folder of the workbook: the kit is installed from there in editable mode. Elsewhere, the working directory.
 _BESIDE = Path(__file__).parents[1]
 ROOT = _BESIDE if (_BESIDE / "MLproject").exists() else Path.cwd()
+
+
+def uri() -> str:
+    """The address of the store: `MLFLOW_TRACKING_URI`, else one SQLite file at `ROOT`; a file's path is absolute."""
+    found = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{ROOT / 'mlflow.db'}"
+    scheme, _, file = found.partition(":///")
+    return f"sqlite:///{Path(file).absolute().as_posix()}" if scheme == "sqlite" else found
+
+
+class StoreNotOurs(Phi3KitError):
+    """The file with the records cannot be read by this MLflow; the message says how to keep it and go on."""
 
 
 def use(experiment: str) -> str:
@@ -25,23 +38,28 @@ def use(experiment: str) -> str:
 
     Args:
         experiment: its name; made when it does not exist.
+
+    Raises:
+        StoreNotOurs: the SQLite file is another version's, half made, or no store at all; it stays as it was.
     """
     import mlflow
 
     logging.getLogger("alembic").setLevel(logging.WARNING)  # thirty lines when it makes a new database
-    own = f"sqlite:///{(ROOT / 'mlflow.db').as_posix()}"
     # Setting it also sets the variable, so that the processes this one starts find the same store.
-    mlflow.set_tracking_uri(os.environ.get("MLFLOW_TRACKING_URI") or own)
-    uri = mlflow.get_tracking_uri()
-    scheme, _, file = uri.partition(":///")
-    with _alone_beside(Path(file).resolve()) if scheme == "sqlite" else contextlib.nullcontext():
+    mlflow.set_tracking_uri(uri())
+    scheme, _, file = uri().partition(":///")
+    with _alone_beside(database := Path(file)) if scheme == "sqlite" else contextlib.nullcontext():
+        if scheme == "sqlite":
+            _make_if_missing(database)
+            if why := mismatch(database):
+                raise StoreNotOurs(why)
         if os.environ.get("MLFLOW_RUN_ID") and not mlflow.active_run():
             mlflow.set_experiment(experiment_id=mlflow.start_run().info.experiment_id)
         elif not mlflow.active_run():
             if scheme == "sqlite" and mlflow.get_experiment_by_name(experiment) is None:
                 mlflow.create_experiment(experiment, artifact_location=Path("mlartifacts").resolve().as_uri())
             mlflow.set_experiment(experiment)
-    return uri
+    return uri()
 
 
 @contextlib.contextmanager
@@ -53,6 +71,54 @@ def _alone_beside(database: Path) -> Iterator[None]:
     # default experiment into the working directory of whoever makes it.
     with FileLock(f"{database}.lock"), contextlib.chdir(database.parent):
         yield
+
+
+def _make_if_missing(database: Path) -> None:
+    """Make a new database aside and move it into place, so that an interruption leaves none that is half made."""
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    if not database.exists() or not database.stat().st_size:
+        aside = database.with_name(f"{database.name}.aside")
+        aside.unlink(missing_ok=True)
+        SqlAlchemyStore(f"sqlite:///{aside.as_posix()}", Path("mlartifacts").resolve().as_uri()).engine.dispose()
+        aside.replace(database)
+
+
+def mismatch(database: Path) -> str | None:
+    """Why this MLflow should not open an SQLite database, and what to do then; None if it may.
+
+    MLflow itself upgrades some older ones unasked and without a copy, and its older self can read them no more.
+
+    Args:
+        database: a file that exists.
+    """
+    import shlex
+    import sqlite3
+    import sys
+
+    import mlflow
+    from alembic.script import ScriptDirectory
+    from mlflow.store import db_migrations
+
+    try:
+        with contextlib.closing(sqlite3.connect(database)) as connection:
+            found = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+    except sqlite3.DatabaseError:
+        found = None
+    known = ScriptDirectory(str(Path(db_migrations.__file__).parent))
+    if found == (known.get_current_head(),):
+        return None
+    kept = f"{database.stem}-before{database.suffix}"
+    next_step = f"`mv {database.name} {kept}` makes room for a new one"
+    if not found:
+        why = "holds no records of MLflow, or half of them"
+    elif found[0] not in {each.revision for each in known.walk_revisions()}:
+        why = f"was made by a newer MLflow than {mlflow.__version__}, which is used here"
+    else:
+        why = f"was made by an older MLflow than {mlflow.__version__}, which is used here, or its making was cut off"
+        upgrade = f"{shlex.quote(str(Path(sys.executable).with_name('mlflow')))} db upgrade sqlite:///{database.name}"
+        next_step = f"`cp {database.name} {kept} && {upgrade}` takes its records along, or {next_step}"
+    return f"{database} {why}: in its folder, {next_step}."
 
 
 def register(model_uri: str, name: str, *, alias: str, description: str, tags: dict[str, Any]) -> "ModelVersion":

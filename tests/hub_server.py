@@ -1,10 +1,12 @@
-"""A model hub on 127.0.0.1: the routes of huggingface.co that `snapshot_download` and `verify_repo_checksums` use.
+"""A model hub on 127.0.0.1: the routes of huggingface.co that obtaining a model's files uses; and a proxy before it.
 
 A repository is a folder `root/owner/name`, served as it is at every revision. Large files come by a redirect to
-another address, as on the real hub. What was asked is kept in `requests`.
+another address, as on the real hub. What was asked and what was sent is kept.
 """
 
+import functools
 import hashlib
+import http.client
 import json
 import re
 import threading
@@ -16,34 +18,63 @@ LARGE = {".safetensors", ".data", ".onnx", ".model", ".bin"}
 SIGNATURE = "Signature=only-for-you"
 
 
-class Hub:
-    """Serve the repositories below `root` while the `with` block lasts.
+class Server:
+    """Answer on a free port of 127.0.0.1 while the `with` block lasts."""
+
+    def __init__(self) -> None:
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self._server.handle_error = lambda *_: None  # a client that went away is no news here
+        self.port = self._server.server_address[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.closing = threading.Event()
+
+    def __enter__(self):
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.closing.set()
+        self._server.shutdown()
+        self._server.server_close()
+
+    def _handler(self) -> type[BaseHTTPRequestHandler]:
+        raise NotImplementedError
+
+
+class Hub(Server):
+    """Serve the repositories below `root`.
 
     Attributes:
         url: what `HF_ENDPOINT` must be.
         requests: `(method, path)` of everything that was asked, in order; clear it at will.
+        sent: `(name, first, end)` of every reply with the content of a file: which of its bytes went out.
         gated: repositories whose files are refused with 403 until their licence is accepted.
         spoiled: `owner/name/path` -> bytes sent instead of the file, under the file's own hash.
         broken: when set, this HTTP status answers every request.
+        gone: `owner/name/path` of files that are listed, and answered with 404.
+        claimed: `owner/name/path` -> the size that the list gives instead of the file's.
+        cut: `owner/name/path` -> after so many bytes of the file the connection breaks, once.
+        held: `owner/name/path` -> after so many bytes nothing more comes, and `holding` is set.
+        mute: when set, questions about repositories are in vain: the connection stands, and no answer comes.
+        slow: `owner/name/path` -> seconds between one eighth of the file and the next.
     """
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self.requests: list[tuple[str, str]] = []
+        self.sent: list[tuple[str, int, int]] = []
         self.gated: set[str] = set()
         self.spoiled: dict[str, bytes] = {}
         self.broken: int | None = None
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        port = self._server.server_address[1]
-        self.url, self.elsewhere = f"http://127.0.0.1:{port}", f"http://localhost:{port}"
-
-    def __enter__(self) -> "Hub":
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        self.gone: set[str] = set()
+        self.claimed: dict[str, int] = {}
+        self.cut: dict[str, int] = {}
+        self.held: dict[str, int] = {}
+        self.holding = threading.Event()
+        self.mute = False
+        self.slow: dict[str, float] = {}
+        super().__init__()
+        self.elsewhere = f"http://localhost:{self.port}"
 
     def fetched(self, repo: str) -> set[str]:
         """The paths in `repo` whose contents were asked for."""
@@ -59,6 +90,8 @@ class Hub:
                 hub.requests.append((self.command, path))
                 if hub.broken:
                     self.answer(hub.broken)
+                elif hub.mute and path.startswith("/api/"):
+                    hub.closing.wait()
                 elif match := re.fullmatch(r"/api/models/([^/]+/[^/]+)/revision/([^/]+)", path):
                     self.info(*match.groups())
                 elif match := re.fullmatch(r"/api/models/([^/]+/[^/]+)/tree/([^/]+)", path):
@@ -89,7 +122,10 @@ class Hub:
                 if self.known(repo, revision):
                     folder = hub.root / repo
                     paths = sorted(path for path in folder.rglob("*") if path.is_file())
-                    self.json([entry(path, path.relative_to(folder).as_posix()) for path in paths])
+                    entries = [entry(path, path.relative_to(folder).as_posix()) for path in paths]
+                    self.json(
+                        [each | {"size": hub.claimed.get(f"{repo}/{each['path']}", each["size"])} for each in entries]
+                    )
 
             def resolve(self, repo: str, revision: str, name: str) -> None:
                 if not self.known(repo, revision):
@@ -98,7 +134,7 @@ class Hub:
                 headers = {"X-Repo-Commit": commit(repo, revision)}
                 if repo in hub.gated:
                     self.answer(403, {"X-Error-Code": "GatedRepo", "X-Error-Message": f"Access to {repo} is gated."})
-                elif not path.is_file():
+                elif not path.is_file() or f"{repo}/{name}" in hub.gone:
                     self.answer(404, headers | {"X-Error-Code": "EntryNotFound"})
                 elif path.suffix in LARGE:
                     headers |= {"X-Linked-Etag": f'"{sha256(path)}"', "X-Linked-Size": str(path.stat().st_size)}
@@ -107,25 +143,83 @@ class Hub:
                     self.content(repo, name, headers | {"ETag": f'"{git_hash(path)}"'})
 
             def content(self, repo: str, name: str, headers: dict[str, str]) -> None:
-                content = hub.spoiled.get(f"{repo}/{name}", (hub.root / repo / name).read_bytes())
+                name = f"{repo}/{name}"
+                content = hub.spoiled.get(name, (hub.root / name).read_bytes())
+                start, size = 0, len(content)
                 if match := re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", "")):
-                    start, size = int(match[1]), len(content)
+                    start = int(match[1])
                     headers |= {"Content-Range": f"bytes {start}-{size - 1}/{size}"}
-                    self.answer(206, headers, content[start:])
-                else:
-                    self.answer(200, headers, content)
+                self.head(206 if match else 200, headers, size - start)
+                if self.command == "HEAD":
+                    return
+                cut, held = hub.cut.pop(name, None), hub.held.get(name)
+                end = next((place for place in (cut, held) if place is not None), size)
+                hub.sent.append((name, start, end))
+                for first in range(start, end, step := size // 8 + 1):
+                    self.wfile.write(content[first : min(first + step, end)])
+                    hub.closing.wait(hub.slow.get(name, 0))
+                if held is not None:
+                    hub.holding.set()
+                    hub.closing.wait()
+                self.close_connection = end < size
 
             def json(self, value: object) -> None:
                 self.answer(200, {"Content-Type": "application/json"}, json.dumps(value).encode())
 
             def answer(self, status: int, headers: dict[str, str] | None = None, body: bytes = b"") -> None:
-                self.send_response(status)
-                for name, value in (headers or {}).items():
-                    self.send_header(name, value)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
+                self.head(status, headers or {}, len(body))
                 if self.command != "HEAD":
                     self.wfile.write(body)
+
+            def head(self, status: int, headers: dict[str, str], length: int) -> None:
+                self.send_response(status)
+                for name, value in (headers | {"Content-Length": str(length)}).items():
+                    self.send_header(name, value)
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        return Handler
+
+
+class Proxy(Server):
+    """An HTTP proxy that knows one name, `hub.invalid`, and asks `hub` for it.
+
+    Attributes:
+        url: what `HTTP_PROXY` must be.
+        asked: the hosts that it was asked for.
+        refuses: when set, this HTTP status answers every request, also one for a tunnel (CONNECT), as for https.
+    """
+
+    HOST = "hub.invalid"
+
+    def __init__(self, hub: Hub) -> None:
+        self.hub = hub
+        self.asked: set[str] = set()
+        self.refuses: int | None = None
+        super().__init__()
+
+    def _handler(proxy) -> type[BaseHTTPRequestHandler]:
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                address = urlsplit(self.path if "://" in self.path else f"//{self.path}")
+                proxy.asked.add(address.hostname or "")
+                if proxy.refuses or address.hostname not in (proxy.HOST, "localhost"):
+                    self.send_response(proxy.refuses or 502)
+                    self.end_headers()
+                    return
+                connection = http.client.HTTPConnection("127.0.0.1", proxy.hub.port)
+                path = f"{address.path}?{address.query}" if address.query else address.path
+                connection.request(self.command, path, headers=dict(self.headers))
+                reply = connection.getresponse()
+                self.send_response_only(reply.status)
+                for name, value in reply.getheaders():
+                    self.send_header(name, value)
+                self.end_headers()
+                self.wfile.write(reply.read())
+
+            do_HEAD = do_CONNECT = do_GET
 
             def log_message(self, *_: object) -> None:
                 pass
@@ -147,10 +241,15 @@ def entry(path: Path, name: str) -> dict[str, object]:
 
 def sha256(path: Path) -> str:
     """The hash that the hub gives for a large file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return _hashes(path, path.stat().st_mtime_ns)[0]
 
 
 def git_hash(path: Path) -> str:
     """The hash that the hub gives for a small file: git's."""
+    return _hashes(path, path.stat().st_mtime_ns)[1]
+
+
+@functools.cache
+def _hashes(path: Path, changed: int) -> tuple[str, str]:
     content = path.read_bytes()
-    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+    return hashlib.sha256(content).hexdigest(), hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()

@@ -8,31 +8,39 @@ from __future__ import annotations
 from pathlib import Path
 
 from phi3kit.errors import WeightsError
-from phi3kit.weights import export, hub, store
+from phi3kit.weights import export, hub, room, store
 from phi3kit.weights.catalog import CATALOG, Entry, resolve
-from phi3kit.weights.folders import checkpoint_lacks, onnx_lacks
-from phi3kit.weights.hub import offline
+from phi3kit.weights.folders import checkpoint_lacks, onnx_lacks, weights_size
+from phi3kit.weights.hub import offline, revision
 
-__all__ = ["CATALOG", "Entry", "checkpoint", "offline", "onnx", "resolve"]
+__all__ = ["CATALOG", "Entry", "checkpoint", "offline", "onnx", "resolve", "revision"]
 
 
 def checkpoint(name: str | Path = "tiny") -> Path:
     """The folder with the Hugging Face checkpoint of `name`, for transformers.
 
     Raises:
-        WeightsError: there is no such model, its files cannot be had, or they are not whole.
+        WeightsError: there is no such model, its files cannot be had, they are not whole, or the memory would not
+            hold them.
     """
     entry = resolve(name)
+    loading = f"Loading the checkpoint of {entry.name}"
+    room.need_memory(loading, entry.checkpoint_bytes or 0)  # before it is fetched
+    folder = _checkpoint(entry)
+    room.need_memory(loading, weights_size(folder))
+    return folder
+
+
+def _checkpoint(entry: Entry) -> Path:
     if entry.folder is None and entry.checkpoint is None:
         return _tiny()
-    folder = entry.folder or hub.fetch(
-        entry.checkpoint, entry.revision, hub.CHECKPOINT, hub.NOT_CHECKPOINT, entry.checkpoint_bytes
-    )
+    folder = entry.folder or hub.fetch(entry.checkpoint, entry.revision, hub.CHECKPOINT, hub.NOT_CHECKPOINT)
+    store.verify(folder)
     if not (missing := checkpoint_lacks(folder)):
         return folder
     if not onnx_lacks(folder):
         raise WeightsError(
-            f"{folder} holds an ONNX model and no checkpoint (it lacks {missing}). onnx({str(name)!r}) takes it; a "
+            f"{folder} holds an ONNX model and no checkpoint (it lacks {missing}). onnx({str(folder)!r}) takes it; a "
             "checkpoint is a folder with config.json, safetensors and tokenizer."
         )
     raise WeightsError(
@@ -51,12 +59,13 @@ def onnx(name: str | Path = "tiny") -> Path:
     """
     entry = resolve(name)
     if entry.onnx_repo:
-        fetched = hub.fetch(entry.onnx_repo, entry.onnx_revision, [f"{entry.onnx_folder}/*"], size=entry.onnx_bytes)
+        fetched = hub.fetch(entry.onnx_repo, entry.onnx_revision, [f"{entry.onnx_folder}/*"])
         folder = fetched / entry.onnx_folder
     elif entry.folder and (entry.folder / "genai_config.json").is_file():
         folder = entry.folder
     else:
         return _exported(entry)
+    store.verify(folder)
     if missing := onnx_lacks(folder):
         raise WeightsError(f"{folder} is no whole ONNX model: it lacks {missing}. Fetch or export it again.")
     return folder
@@ -66,22 +75,18 @@ def _tiny() -> Path:
     from phi3kit.weights.tiny import build
 
     sources = {path.name: store.file_hash(path) for path in (Path(build.__file__), build.LEARNED)}
-
-    return store.built("tiny-checkpoint", sources, build.build, "making tiny, once: a 93 MB download and about 20 s")
+    return store.built("tiny-checkpoint", sources, build.build)
 
 
 def _exported(entry: Entry) -> Path:
-    source = checkpoint(entry.folder or entry.name)
+    source = _checkpoint(entry)
     # Ours is named by its recipe and the hub's by its commit. Of a stranger's folder we take names, sizes and times:
     # hashing 7 GB on every call would cost more than a needless export now and then.
     stats = {path.name: path.stat() for path in sorted(source.iterdir()) if path.is_file()}
     times = {name: f"{stat.st_size} {stat.st_mtime_ns}" for name, stat in stats.items()}
     which = f"{source} {store.digest(times)}" if entry.folder else f"{entry.name} {source.name}"
-    gigabytes = sum(stat.st_size for stat in stats.values()) / 1e9
     return store.built(
         f"{source.name if entry.folder else entry.name.replace('/', '--')}-onnx",
         export.recipe(which),
-        lambda folder: export.export(source, folder),
-        f"exporting {entry.name} to int4 ONNX, once: about {10 + 14 * gigabytes:.0f} s on two cores "
-        f"and {max(1, 3 * gigabytes):.0f} GB of memory",
+        lambda folder: export.export(entry.name, source, folder),
     )

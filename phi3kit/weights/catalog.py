@@ -31,6 +31,8 @@ class Entry:
         folder: the local folder, when the name was one.
         checkpoint_bytes: size of the checkpoint on disk.
         onnx_bytes: size of the ONNX folder on disk.
+        onnx_read_bytes: how much of that each new token reads: not the table of embeddings where it stands by itself.
+        layers: decoder layers.
         memory_bytes: memory that the ONNX model needs to load and answer a short chat; an estimate but for `tiny`.
         context_length: tokens of prompt and answer together.
         parameters: number of weights, tied embeddings counted once.
@@ -48,6 +50,8 @@ class Entry:
     folder: Path | None = None
     checkpoint_bytes: int | None = None
     onnx_bytes: int | None = None
+    onnx_read_bytes: int | None = None
+    layers: int | None = None
     memory_bytes: int | None = None
     context_length: int | None = None
     parameters: int | None = None
@@ -59,11 +63,15 @@ class Entry:
 # (the repositories' file lists say 4.97 + 2.67, 4.97 + 2.67 and 4.90 + 2.77 GB); for `tiny`, the built folder.
 # onnx_bytes: the file lists, rounded as they are shown there; for `tiny`, the built folder. memory_bytes of the three
 # Phi: onnx_bytes x 1.25, since random weights of Phi-3-mini's shape (2.6 GB on disk) were measured at 3.2 GB; add
-# 0.8 MB for each token of context (Phi-4-mini 0.26 MB). `tiny`: measured.
+# 0.8 MB for each token of context (Phi-4-mini 0.26 MB). `tiny`: measured. onnx_read_bytes of the three Phi: onnx_bytes
+# less a float32 table of vocabulary times 3,072; what remains is 0.625 or 0.64 bytes for each other parameter, as int4
+# in blocks of 32 takes. `tiny` has no such table.
 _TINY = Entry(
     name="tiny",
     checkpoint_bytes=270_812_154,
     onnx_bytes=117_152_871,
+    onnx_read_bytes=113_365_376,
+    layers=30,
     memory_bytes=270_000_000,
     context_length=8_192,
     parameters=134_515_008,
@@ -78,6 +86,8 @@ _PHI_3 = Entry(
     onnx_revision="dbeff89043abdb320de21c49e669978d83c8f178",
     checkpoint_bytes=7_642_159_104,
     onnx_bytes=2_720_000_000,
+    onnx_read_bytes=2_326_000_000,
+    layers=32,
     memory_bytes=3_400_000_000,
     context_length=4_096,
     parameters=3_821_079_552,
@@ -92,6 +102,8 @@ _PHI_3_5 = Entry(
     onnx_revision="b444d92853c5aa44f3ec13c3e3ab4795645f7ef5",
     checkpoint_bytes=7_642_159_104,
     onnx_bytes=2_780_000_000,
+    onnx_read_bytes=2_386_000_000,
+    layers=32,
     memory_bytes=3_500_000_000,
     context_length=131_072,
     parameters=3_821_079_552,
@@ -106,6 +118,8 @@ _PHI_4 = Entry(
     onnx_revision="main",  # no commit of this one could be confirmed
     checkpoint_bytes=7_672_043_520,
     onnx_bytes=4_930_000_000,
+    onnx_read_bytes=2_472_000_000,
+    layers=32,
     memory_bytes=6_200_000_000,
     context_length=131_072,
     parameters=3_836_021_760,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 
@@ -24,11 +25,41 @@ def checkpoint_lacks(folder: Path) -> str | None:
 
 
 def onnx_lacks(folder: Path) -> str | None:
-    """What `folder` lacks to be a model for onnxruntime-genai, in words; None when it lacks nothing."""
+    """What `folder` lacks to be a model for onnxruntime-genai, in words; None when it lacks nothing.
+
+    The files that the graph names for its weights must be there, and as long as it says.
+    """
     if not (folder / "genai_config.json").is_file():
         return "genai_config.json"
     model = _json(folder / "genai_config.json").get("model", {}).get("decoder", {}).get("filename")
-    return next((name for name in (model, "tokenizer.json") if name and not (folder / name).is_file()), None)
+    for name in (model, "tokenizer.json"):
+        if name and not (folder / name).is_file():
+            return name
+    for name, end in (_external(folder / model) if model else {}).items():
+        if not (folder / name).is_file():
+            return name
+        if (folder / name).stat().st_size < end:
+            return f"a part of {name}, which is cut short"
+    return None
+
+
+def weights_size(folder: Path) -> int:
+    """Bytes of the weights in a checkpoint or an ONNX model."""
+    kinds = ("*.safetensors", "*.onnx", "*.onnx.data", "*.onnx_data")
+    return sum(path.stat().st_size for kind in kinds for path in folder.glob(kind))
+
+
+def _external(graph: Path) -> dict[str, int]:
+    """The files beside `graph` that hold its weights, and the bytes of each that it reads."""
+    import onnx
+
+    ends: dict[str, int] = {}
+    with contextlib.suppress(Exception):  # no graph, in whatever way: onnxruntime will say so in its own words
+        for tensor in onnx.load(graph, load_external_data=False).graph.initializer:
+            where = {entry.key: entry.value for entry in tensor.external_data}
+            if name := where.get("location"):
+                ends[name] = max(ends.get(name, 0), int(where.get("offset", 0)) + int(where.get("length", 0)))
+    return ends
 
 
 def _is_whole(path: Path) -> bool:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from phi3kit import machine
 from phi3kit.errors import NoRoom
+from phi3kit.weights import store
 
 FORCE = "PHI3KIT_FORCE"  # set by `--force`, for those who know that it will fit
 
@@ -24,7 +25,8 @@ def need_disk(what: str, folder: Path, size: int) -> None:
     """
     free = machine.disk_free(folder)
     if size > free and not os.environ.get(FORCE):
-        raise NoRoom(what, "disk", size, free, f"free some at {folder}, or name a larger place with PHI3KIT_CACHE")
+        place = "PHI3KIT_CACHE" if folder.is_relative_to(store.root()) else "HF_HOME"
+        raise NoRoom(what, "disk", size, free, f"free some at {folder}, or name a larger place with {place}")
 
 
 def need_memory(what: str, size: int) -> None:

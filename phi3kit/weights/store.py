@@ -6,6 +6,7 @@ rename, all under a lock. Its name holds a digest of the recipe: change the reci
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -13,14 +14,15 @@ import os
 import secrets
 import shutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from phi3kit.errors import WeightsError
 
 MANIFEST = "manifest.json"
 
-_checked: dict[Path, dict[str, int]] = {}
+_checked: dict[Path, tuple[str, int]] = {}  # hash and modification time of what this process has read
 
 
 def root() -> Path:
@@ -31,14 +33,14 @@ def root() -> Path:
     return Path(chosen).expanduser().absolute() if chosen else user_cache_path("phi3kit", appauthor=False)
 
 
-def built(name: str, recipe: Mapping[str, str], build: Callable[[Path], None], saying: str = "") -> Path:
+def built(name: str, recipe: Mapping[str, str], build: Callable[[Path], None]) -> Path:
     """The folder that `build` makes, made now unless it is there and undamaged.
 
     Args:
         name: a folder name, for example `tiny-onnx`. Only one builder of a name runs at a time, on the whole machine.
         recipe: everything that the outcome depends on. It is written into the manifest.
-        build: writes its files into the empty folder it is given.
-        saying: one line for stderr when something is built: what, and about how long it takes.
+        build: writes its files into the empty folder it is given; what it puts beside it, under a name that begins
+            with that folder's, goes away with it. It says what it does, and about how long that takes.
 
     Returns:
         `root()/name/<digest of recipe>`. A kill at any moment leaves no such folder, or all of it.
@@ -46,36 +48,54 @@ def built(name: str, recipe: Mapping[str, str], build: Callable[[Path], None], s
     Raises:
         WeightsError: the disk is full or may not be written. Whatever `build` raises goes through unchanged.
     """
-    from filelock import FileLock
-
     place = root() / name / digest(recipe)
     try:
         if place.is_dir() and not damage(place):  # needs no lock, and no right to write
             return place
         place.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(place.parent / ".lock"):
+        with _alone(place.parent):
             aside = place.parent / f"aside-{secrets.token_hex(4)}"
             if place.is_dir():
                 if not (found := damage(place)):
                     return place
                 say(f"{place} is damaged ({found}) and is built again")
                 place.rename(aside.with_name(f"{aside.name}-damaged"))
-            for left in place.parent.glob("aside-*"):  # we hold the lock, so whoever was building these is gone
-                shutil.rmtree(left, ignore_errors=True)
-            if saying:
-                say(saying)
+            _sweep(place.parent)
             aside.mkdir()
             try:
                 build(aside)
                 _seal(aside, recipe)
                 aside.rename(place)
             finally:
-                shutil.rmtree(aside, ignore_errors=True)
-    except OSError as error:
+                _sweep(place.parent)
+    except Exception as error:
         if explained := unwritable(error, place.parent):
             raise explained from error
         raise
     return place
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """One builder at a time in `folder`, on the whole machine; the system frees the lock of one that is killed."""
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=1)
+    except Timeout:
+        say(f"waiting for another process that builds {folder.name}")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what a builder left in `folder`. Whoever holds the lock does so: nobody else is building there."""
+    for left in folder.glob("aside-*"):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def digest(recipe: Mapping[str, str]) -> str:
@@ -89,25 +109,27 @@ def file_hash(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def damage(folder: Path) -> str | None:
-    """What is wrong with a sealed folder, in words; None when it is as it was sealed.
+def damage(folder: Path, files: Mapping[str, Sequence[Any]] | None = None) -> str | None:
+    """What is wrong with a folder, in words; None when it is as it was sealed.
 
     Hashing runs at about 1.4 GB/s here, 0.3 s for both forms of `tiny`, so it is done once per process; later calls
     compare sizes and modification times, and hash again only when one of those changed.
+
+    Args:
+        folder: where the files lie.
+        files: SHA-256 and size of each file, by its name; without them, those of the folder's own manifest.
     """
     try:
-        files = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
-        times = {}
-        for name, (_, size) in files.items():
+        if files is None:
+            files = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
+        for name, (sealed, size) in files.items():
             stat = (folder / name).stat()
             if stat.st_size != size:
                 return f"{name} has {stat.st_size} bytes instead of {size}"
-            times[name] = stat.st_mtime_ns
-        if _checked.get(folder) != times:
-            for name, (sealed, _) in files.items():
-                if file_hash(folder / name) != sealed:
-                    return f"{name} has changed"
-            _checked[folder] = times
+            seen = (sealed, stat.st_mtime_ns)
+            if _checked.get(folder / name) != seen and file_hash(folder / name) != sealed:
+                return f"{name} has changed"
+            _checked[folder / name] = seen
     except FileNotFoundError as error:
         return f"{Path(error.filename).name} is missing"
     except (ValueError, KeyError, TypeError, AttributeError):
@@ -115,17 +137,36 @@ def damage(folder: Path) -> str | None:
     return None
 
 
+def verify(folder: Path) -> None:
+    """Refuse a sealed folder, or a copy of one, that is not as it was sealed. One without a manifest passes.
+
+    Raises:
+        WeightsError: naming the file.
+    """
+    if (folder / MANIFEST).is_file() and (found := damage(folder.absolute())):
+        raise WeightsError(
+            f"{folder} is not used, since it is not as it was made: {found}. Copy or log it again from a whole one; "
+            f"if the change is meant, remove its {MANIFEST}."
+        )
+
+
 def say(line: str) -> None:
     """Tell the person at the terminal one thing, on stderr."""
     print(f"phi3kit: {line}", file=sys.stderr, flush=True)
 
 
-def unwritable(error: OSError, folder: Path) -> WeightsError | None:
+def full(error: Exception) -> bool:
+    """Whether `error` is about a full disk; safetensors, and the tools that we start, say so in words only."""
+    return getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or os.strerror(errno.ENOSPC) in str(error)
+
+
+def unwritable(error: Exception, folder: Path) -> WeightsError | None:
     """The error to show when `folder` is full or closed to us; None when `error` is about something else."""
     places = "HF_HOME for what the hub gives, PHI3KIT_CACHE for what is built here"
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if full(error):
         return WeightsError(f"No room is left at {folder}. Free some, or name a larger place: {places}.")
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+    closed = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
+    if isinstance(error, OSError) and error.errno in closed:
         return WeightsError(f"{folder} may not be written. Name another place: {places}.")
     return None
 

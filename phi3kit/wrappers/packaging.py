@@ -12,7 +12,8 @@ _PACKAGE = Path(__file__).parents[1]
 _CODE = {Phi3Model: "phi3_model.py", Phi3Chat: "phi3_chat.py"}
 
 # What the code of each wrapper imports, and mlflow itself, which loads it.
-_ONNX = ("mlflow", "onnxruntime-genai", "onnxruntime", "tokenizers", "jinja2", "joblib", "pydantic", "pandas", "numpy")
+_ONNX = ("mlflow", "onnxruntime-genai", "onnxruntime", "tokenizers", "jinja2", "joblib", "psutil", "pydantic")
+_ONNX += ("pandas", "numpy")
 _TRANSFORMERS = ("mlflow", "transformers", "torch", "tokenizers", "safetensors", "jinja2", "pandas", "numpy")
 
 
@@ -43,15 +44,16 @@ def packaged(wrapper: type[Phi3Model] | type[Phi3Chat], model: str) -> dict[str,
     """
     from phi3kit import weights
 
-    entry = weights.resolve(model)
+    entry, folder = weights.resolve(model), weights.onnx(model)
     return {
         "python_model": str(Path(__file__).parent / "models_from_code" / _CODE[wrapper]),
-        "artifacts": {ARTIFACT: str(weights.onnx(model))},
+        "artifacts": {ARTIFACT: str(folder)},
         "signature": wrapper.signature(),
         "input_example": wrapper.input_example(),
         "code_paths": [str(_PACKAGE)],
         "pip_requirements": onnx_requirements(),
         "model_config": {"model": entry.name},
+        "metadata": {"weights_revision": weights.revision(folder)},
     }
 
 
@@ -71,11 +73,13 @@ def packaged_pipeline(model: str) -> dict[str, Any]:
 
     from phi3kit import weights
 
-    built = transformers.pipeline("text-generation", model=str(weights.checkpoint(model)))
+    folder = weights.checkpoint(model)
+    built = transformers.pipeline("text-generation", model=str(folder))
     built.model.name_or_path = weights.resolve(model).name  # the completion's `model`; a path would name this machine
     return {
         "transformers_model": built,
         "task": "llm/v1/chat",
         "model_config": {"do_sample": False, "max_new_tokens": Options().max_tokens},
         "pip_requirements": transformers_requirements(),
+        "metadata": {"weights_revision": weights.revision(folder)},
     }

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -71,10 +72,25 @@ def test_a_local_checkpoint_is_exported_once_into_a_folder_that_generates(random
     assert len(generator.get_sequence(0)) == 7
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="the system there kills nobody when memory runs out")
+def test_a_builder_that_was_killed_has_most_likely_run_out_of_memory(random_model, tmp_path, monkeypatch):
+    run = export.child.run
+
+    def killed(*command: str, **options: object) -> object:
+        kill_oneself = "import os, signal\nprint('so far', flush=True)\nos.kill(os.getpid(), signal.SIGKILL)"
+        Path(options["scratch"], "builder.py").write_text(kill_oneself)
+        return run("builder", *command[1:], **options)
+
+    monkeypatch.setattr(export.child, "run", killed)
+    (tmp_path / "out").mkdir()
+    with pytest.raises(WeightsError, match=r"(?s)was killed: most likely memory ran out.*so far"):
+        export.export("random", random_model, tmp_path / "out")
+
+
 @pytest.mark.usefixtures("cache")
 def test_a_changed_checkpoint_is_exported_anew(random_model, tmp_path, monkeypatch):
     exported = []
-    monkeypatch.setattr(export, "export", lambda source, folder: exported.append(source))
+    monkeypatch.setattr(export, "export", lambda name, source, folder: exported.append(source))
     copy = Path(shutil.copytree(random_model, tmp_path / "copy"))
     first = weights.onnx(copy)
     assert weights.onnx(copy) == first

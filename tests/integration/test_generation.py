@@ -248,6 +248,7 @@ def linked(source: Path, to: Path, **genai_config: dict) -> Path:
     for section, entries in genai_config.items():
         config[section] |= entries
     (to / "genai_config.json").unlink()
+    (to / "manifest.json").unlink()  # the change is meant
     (to / "genai_config.json").write_text(json.dumps(config))
     return to
 

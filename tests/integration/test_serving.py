@@ -3,6 +3,7 @@
 import json
 import os
 import socket
+import subprocess
 import sys
 
 import httpx
@@ -107,6 +108,30 @@ def test_an_exception_in_the_block_ends_the_server_too(logged):
         assert not is_free(url)
         raise KeyboardInterrupt
     assert not any(process.is_running() for process in during)
+    assert is_free(url)
+
+
+def test_a_kernel_that_is_killed_takes_its_server_along(logged, tmp_path):
+    code = f"""
+import mlflow, sys
+from phi3kit.workbook.serving import serve
+with serve({str(logged["Phi3Chat"])!r}) as url:
+    print("here", url, flush=True)
+    sys.stdin.read()
+"""
+    kernel = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path / 'none.db'}"},
+    )
+    url = next(line.split()[1] for line in kernel.stdout if line.startswith("here"))
+    left = psutil.Process(kernel.pid).children(recursive=True)
+    assert left and not is_free(url)
+    kernel.kill()  # as the system does when memory has run out
+    kernel.wait()
+    assert psutil.wait_procs(left, timeout=60)[1] == []
     assert is_free(url)
 
 

@@ -44,6 +44,7 @@ def test_no_short_answer_loops(scored, form):
     assert not scored[form]["looped"]
 
 
+@pytest.mark.online  # fetches the package that `tiny` is made from
 def test_the_student_agrees_with_its_teacher(folders):
     assert score.teacher_agreement(folders["bfloat16"]) >= 0.87
 

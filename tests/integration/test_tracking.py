@@ -1,8 +1,10 @@
 """One store, found from anywhere. Each question is asked in a process of its own: MLflow reads its environment once."""
 
+import contextlib
 import json
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +19,7 @@ KIT = Path(phi3kit.__file__).parent
 @pytest.fixture
 def house(tmp_path) -> Path:
     """A workbook of its own: the kit beside an `MLproject`, so that nobody's store is touched."""
-    house = tmp_path / "house with a space"
+    house = tmp_path / "Übung with spaces"
     shutil.copytree(KIT, house / "phi3kit", ignore=shutil.ignore_patterns("__pycache__"))
     (house / "MLproject").write_text("name: copy\n")
     return house
@@ -75,6 +77,74 @@ def test_mlflow_tracking_uri_wins(house, tmp_path):
     assert run(house, WHERE, tmp_path, MLFLOW_TRACKING_URI=uri)["uri"] == uri
     assert (tmp_path / "mine.db").is_file()
     assert not (house / "mlflow.db").exists()
+
+
+def test_a_relative_file_is_one_from_where_the_process_stands(house, tmp_path):
+    (tmp_path / "stores").mkdir()
+    found = run(house, WHERE, tmp_path, MLFLOW_TRACKING_URI="sqlite:///stores/mine.db")
+    assert found["uri"] == f"sqlite:///{(tmp_path / 'stores' / 'mine.db').as_posix()}"
+    assert [path.name for path in (tmp_path / "stores").iterdir() if path.suffix == ".db"] == ["mine.db"]
+
+
+SAYS = """
+try:
+    tracking.use("phi3kit")
+    said = ""
+except tracking.StoreNotOurs as error:
+    said = str(error)
+runs = [] if said else mlflow.search_runs(experiment_names=["phi3kit"], output_format="list")
+print(json.dumps({"said": said, "runs": [run.info.run_name for run in runs]}))
+"""
+OLDER = (Path(__file__).parent / "mlflow_2_16.sql").read_text(encoding="utf-8")  # dumped from one that MLflow 2.16 made
+NEWER = "CREATE TABLE alembic_version (version_num TEXT); INSERT INTO alembic_version VALUES ('of tomorrow');"
+HALF = "CREATE TABLE experiments (experiment_id INTEGER); CREATE TABLE alembic_version (version_num TEXT);"
+
+
+def database(path: Path, sql: str) -> Path:
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.executescript(sql)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("sql", "why"),
+    [
+        (OLDER, "was made by an older MLflow"),
+        (NEWER, "was made by a newer MLflow"),
+        (HALF, "holds no records of MLflow"),
+    ],
+    ids=["older", "newer", "half"],
+)
+def test_another_versions_store_stays_as_it_is_and_what_to_do_is_said(house, tmp_path, sql, why):
+    store = database(house / "mlflow.db", sql)
+    before = store.read_bytes()
+    said = run(house, SAYS, tmp_path)["said"]
+    assert why in said and "`mv mlflow.db mlflow-before.db` makes room for a new one" in said
+    assert store.read_bytes() == before
+    command = said.split("`")[1]  # the next command to type does what the sentence says
+    subprocess.run(command, shell=True, cwd=house, check=True, capture_output=True)
+    assert run(house, SAYS, tmp_path) == {"said": "", "runs": ["from another MLflow"] if sql is OLDER else []}
+    assert (house / "mlflow-before.db").read_bytes() == before
+
+
+KILLED = """
+import os, signal
+from mlflow.store.db import utils
+real = utils._upgrade_db
+def killed(engine):
+    real(engine)
+    print("tables are made", flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+utils._upgrade_db = killed
+tracking.use("lesson")
+"""
+
+
+def test_a_kill_while_the_store_is_made_leaves_none(house, tmp_path):
+    out, _ = start(house, KILLED, tmp_path).communicate()
+    assert out == "tables are made\n"
+    assert not (house / "mlflow.db").exists()
+    assert run(house, WHERE, tmp_path)["artifacts"]
 
 
 PROJECT = """

@@ -384,6 +384,7 @@ with open(os.environ["PHI3KIT_PROOF"], "w") as proof:
 """
 
 
+@pytest.mark.online
 @pytest.mark.parametrize("name", ["Phi3Model", "Phi3Chat", "pipeline"])
 def test_it_runs_in_an_environment_made_of_its_own_requirements(logged, name, tmp_path):
     # The folder is copied, and the `phi3kit` in it taught to say from where it was imported.

@@ -131,6 +131,22 @@ def test_an_onnx_folder_that_lacks_a_file_is_refused_by_its_name(onnx, missing):
         weights.onnx(onnx)
 
 
+def test_weights_that_an_onnx_graph_keeps_in_another_file_must_be_there_and_long_enough(onnx):
+    from onnx import TensorProto, helper, save_model
+
+    tensors = [helper.make_tensor(name, TensorProto.FLOAT, [2_000], bytes(8_000), raw=True) for name in "ab"]
+    graph = helper.make_graph([], "graph", [], [], tensors)
+    save_model(helper.make_model(graph), onnx / "model.onnx", save_as_external_data=True, location="model.onnx.data")
+    assert weights.onnx(onnx) == onnx
+    data = onnx / "model.onnx.data"
+    data.write_bytes(data.read_bytes()[:-1])
+    with pytest.raises(WeightsError, match=r"lacks a part of model\.onnx\.data, which is cut short"):
+        weights.onnx(onnx)
+    data.unlink()
+    with pytest.raises(WeightsError, match=r"lacks model\.onnx\.data\. Fetch or export it again"):
+        weights.onnx(onnx)
+
+
 def test_a_folder_that_is_neither_says_what_either_would_have(tmp_path):
     for form in (weights.checkpoint, weights.onnx):
         with pytest.raises(WeightsError, match=r"config\.json.*genai_config\.json"):

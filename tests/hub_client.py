@@ -1,0 +1,105 @@
+"""Repositories like those of the catalog, and a machine of its own that asks `hub_server.Hub` for them."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+from hub_server import Hub
+
+from phi3kit.weights import CATALOG
+
+PHI_3 = CATALOG["phi-3-mini-4k-instruct"]
+ONNX = Path(PHI_3.onnx_folder)
+SHARD = "model-00002-of-00002.safetensors"
+WANTED = {
+    "config.json", "generation_config.json", "model-00001-of-00002.safetensors", SHARD, "model.safetensors.index.json",
+    "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "chat_template.jinja",
+}  # fmt: skip
+UNWANTED = {
+    "README.md", "LICENSE", "modeling_phi3.py", "pytorch_model.bin", "consolidated.safetensors", "original/params.json",
+    "onnx/model.onnx", "onnx/config.json",
+}  # fmt: skip
+ONNX_WANTED = {
+    "genai_config.json", "config.json", "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "model.onnx",
+    "model.onnx.data",
+}  # fmt: skip
+ONNX_UNWANTED = {"README.md", "config.json", "cuda/cuda-fp16/model.onnx.data", f"{ONNX}-other/model.onnx.data"}
+
+ASK = """
+import sys
+from phi3kit import weights
+from phi3kit.errors import WeightsError
+try:
+    print(getattr(weights, sys.argv[1])(sys.argv[2]))
+except WeightsError as error:
+    sys.exit(str(error))
+"""
+
+
+class Client:
+    """A machine with caches of its own, whose hub is `hub`.
+
+    huggingface_hub reads its environment when it is imported, so each question is asked in a process of its own.
+
+    Attributes:
+        env: the environment of those processes; change it at will.
+        cache: the hub's cache.
+        said: what the last process that answered a question wrote on stderr.
+    """
+
+    def __init__(self, hub: Hub, home: Path) -> None:
+        foreign = ("HF_", "HUGGING", "PHI3KIT_", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
+        kept = {name: value for name, value in os.environ.items() if not name.upper().startswith(foreign)}
+        self.env = kept | {
+            "NO_PROXY": "127.0.0.1,localhost",
+            "HF_ENDPOINT": hub.url,
+            "HF_HUB_DISABLE_UPDATE_CHECK": "1",  # the command `hf` asks PyPI for a newer one
+            "HF_HOME": str(home / "hf"),
+            "PHI3KIT_CACHE": str(home / "kit"),
+        }
+        self.cache = home / "hf" / "hub"
+        self.said = ""
+
+    def run(self, *command: str, **env: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(command, env=self.env | env, capture_output=True, text=True, timeout=600, check=False)
+
+    def path(self, form: str, name: str = PHI_3.name, **env: str) -> Path:
+        done = self.run(sys.executable, "-c", ASK, form, name, **env)
+        assert done.returncode == 0, done.stderr
+        self.said = done.stderr
+        return Path(done.stdout.strip())
+
+    def error(self, form: str, name: str = PHI_3.name, **env: str) -> str:
+        done = self.run(sys.executable, "-c", ASK, form, name, **env)
+        assert done.returncode == 1, done.stderr
+        assert "Traceback" not in done.stderr
+        return done.stderr
+
+
+def shard(seed: int, size: int = 20_000) -> bytes:
+    tensor = random.Random(seed).randbytes(size)
+    header = json.dumps({"w": {"dtype": "U8", "shape": [size], "data_offsets": [0, size]}}).encode()
+    return len(header).to_bytes(8, "little") + header + tensor
+
+
+def repository(folder: Path, names: set[str]) -> None:
+    shards = [name for name in names if name.startswith("model-")]
+    for seed, name in enumerate(sorted(names)):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        content = shard(seed) if name.endswith(".safetensors") else random.Random(seed).randbytes(5_000)
+        if name.endswith("index.json"):
+            content = json.dumps({"weight_map": dict(enumerate(shards))}).encode()
+        elif name.endswith("genai_config.json"):
+            content = b'{"model": {"decoder": {"filename": "model.onnx"}}}'
+        (folder / name).write_bytes(content)
+
+
+def files(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def flipped(content: bytes) -> bytes:
+    return content[:-1] + bytes([content[-1] ^ 1])
