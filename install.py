@@ -1,68 +1,129 @@
 """Make `.venv` and install the tested pins into it, once: `python3 install.py`.
 
-Needs nothing but Python 3.11 or newer, on Linux, macOS and Windows. A second call installs nothing unless
-`requirements.txt`, `pyproject.toml` or `TORCH` changed. An interrupted installation starts over.
+Needs nothing but Python 3.11 or newer, on any system. A second call installs nothing unless `requirements.txt`,
+`pyproject.toml` or `TORCH` changed; another Python, a moved folder or an interrupted installation starts over.
 
 On Linux, PyPI's torch brings several GB of CUDA libraries, so PyTorch's own index of CPU builds is asked first, one
 attempt, no retries. `TORCH=cuda` skips that and takes PyPI's. Elsewhere PyPI's torch is the CPU build already.
 """
 
-import hashlib
+from __future__ import print_function  # even Python 2.7 has to get as far as the sentence that it is too old
+
 import os
-import re
-import shutil
 import subprocess
 import sys
+
+
+def newer_python():
+    """The command of a Python on this machine that is new enough, or an empty string."""
+    for minor in (11, 12, 13, 14):
+        command = ("py -3.{}" if os.name == "nt" else "python3.{}").format(minor)
+        try:
+            subprocess.check_output(command.split() + ["-c", "import ensurepip, venv"], stderr=subprocess.STDOUT)
+            return command
+        except (OSError, subprocess.CalledProcessError):
+            pass  # there is none of that name, or one that pyenv or the Microsoft Store only mention
+    return ""
+
+
+def again(python=""):
+    """What to type for another try: with make, if make is what called this."""
+    if "MAKELEVEL" in os.environ:
+        return "make run" + (" PYTHON=" + python if python else "")
+    return (python or ("python" if os.name == "nt" else "python3")) + " install.py"
+
+
+if sys.version_info < (3, 11):
+    found = newer_python()
+    place = "" if found else "get one from your system's packages or https://www.python.org/downloads/, then "
+    old = "{} is {}.{}".format(sys.executable, sys.version_info[0], sys.version_info[1])
+    sys.exit("This needs Python 3.11 or newer, and {}: {}type `{}`.".format(old, place, again(found or "python3.11")))
+
+import hashlib
+import re
+import shutil
 import time
+from functools import partial
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 HERE = Path(__file__).resolve().parent
 VENV = HERE / ".venv"
 PYTHON = VENV / "Scripts" / "python.exe" if os.name == "nt" else VENV / "bin" / "python"
+PIP = [PYTHON, "-m", "pip", "install", "--disable-pip-version-check"]
 PINS = HERE / "requirements.txt"
-DONE = VENV / "phi3kit-installed"  # holds a digest of what the installation was made from
-UNDER_WAY = VENV / "phi3kit-installing"  # found at the start: the last one was interrupted
+DONE = VENV / "phi3kit-installed"  # what the installation was made from; not there while one is under way
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 TORCH = os.environ.get("TORCH", "")
+NEEDED = 8e9 if TORCH == "cuda" else 2.5e9  # bytes of disk: 1.9 GB stay, the rest is on its way through
+
+say = partial(print, flush=True)
 
 
-def say(text):
-    print(text, flush=True)
-
-
-def run(*command, **options):
+def run(command, **options):
     """Run a command at the repository's root; True when it ended well."""
     return subprocess.run(command, cwd=HERE, check=False, **options).returncode == 0
 
 
 def answer(code):
     """What a line of Python prints in the environment, or an empty string."""
-    done = subprocess.run([PYTHON, "-c", code], capture_output=True, text=True, check=False)
-    return done.stdout.strip()
+    return subprocess.run([PYTHON, "-c", code], capture_output=True, text=True, check=False).stdout.strip()
 
 
-def digest():
-    parts = [sys.version.encode(), TORCH.encode(), PINS.read_bytes(), (HERE / "pyproject.toml").read_bytes()]
-    return hashlib.sha256(b"\0".join(parts)).hexdigest()
+def recipe():
+    """What an installation is made from: its Python and its place, then all else."""
+    parts = [TORCH.encode(), PINS.read_bytes(), (HERE / "pyproject.toml").read_bytes()]
+    home = "Python {}.{} in {}".format(sys.version_info[0], sys.version_info[1], HERE)
+    return [home, hashlib.sha256(b"\0".join(parts)).hexdigest()]
 
 
-def finished():
-    """The digest of the last finished installation, or an empty string."""
-    if UNDER_WAY.exists() or not PYTHON.exists() or not DONE.exists():
-        return ""
-    return DONE.read_text(encoding="utf-8")
+def wait_for_others():
+    """One installation at a time in this folder: a second window waits here until the first is done."""
+    try:
+        import fcntl
+    except ImportError:  # Windows does not let anybody remove files that are in use
+        return None
+    file = PINS.open(encoding="utf-8")
+    fcntl.flock(file, fcntl.LOCK_EX)
+    return file  # held for as long as it is open
 
 
 def make_environment():
-    if UNDER_WAY.exists():
-        say("The last installation was interrupted: starting over.")
-        shutil.rmtree(VENV)
-    if PYTHON.exists() and run(PYTHON, "-m", "pip", "--version", stdout=subprocess.DEVNULL):
-        return
+    try:
+        import ensurepip, venv  # noqa: E401, F401, I001
+    except ImportError:
+        what = "This Python has no venv: on Debian and Ubuntu type `sudo apt install python{}.{}-venv`, elsewhere take "
+        what += "Python from https://www.python.org/downloads/, then type `{}`."
+        sys.exit(what.format(sys.version_info[0], sys.version_info[1], again()))
+    free = shutil.disk_usage(HERE).free + sum(file.lstat().st_size for file in VENV.rglob("*"))
+    if free < NEEDED and not os.environ.get("PHI3KIT_FORCE"):
+        what = "The installation needs about {:.1f} GB of disk, and {:.1f} GB are free at {}: free some or move this "
+        what += "folder to a larger disk, then type `{}`."
+        sys.exit(what.format(NEEDED / 1e9, free / 1e9, HERE, again()))
     say("Making .venv with Python {}.{}.{}".format(*sys.version_info[:3]))
     base = getattr(sys, "_base_executable", None) or sys.executable  # never the interpreter inside .venv itself
-    if not run(base, "-m", "venv", "--clear", VENV):
-        sys.exit("Python could not make .venv. On Debian and Ubuntu: sudo apt install python3-venv")
+    if not run([base, "-m", "venv", "--clear", VENV]):
+        sys.exit("Python could not make .venv: see its message above, then type `{}`.".format(again()))
+
+
+def install_uv():
+    """Install uv, the fast installer. It is the first thing fetched, and so tells whether anything can be."""
+    pin = re.search(r"^uv==\S+", PINS.read_text(encoding="utf-8"), re.MULTILINE).group()
+    command = PIP + ["--quiet", "--no-deps", "--retries", "1", "--timeout", "15", pin]
+    done = subprocess.run(command, cwd=HERE, capture_output=True, text=True, check=False)
+    proxy = urlsplit(getproxies().get("https", "")).netloc.rpartition("@")[2]  # without a password
+    if done.returncode == 0:
+        return True
+    if "ProxyError" in done.stderr or ("connection broken" in done.stderr and proxy):
+        cause = "pip cannot get through the proxy {}: check HTTPS_PROXY".format(proxy or "that it is told to use")
+    elif "certificate" in done.stderr:
+        cause = "pip does not trust the package index's certificate: name your network's own with PIP_CERT"
+    elif "connection broken" in done.stderr:
+        cause = "pip reaches no package index: check the network, or set HTTPS_PROXY if yours has a proxy"
+    else:
+        return False
+    sys.exit("{}, then type `{}`.".format(cause, again()))
 
 
 def install_torch():
@@ -71,59 +132,69 @@ def install_torch():
     if have.split("+")[0] == pin and not (TORCH == "cuda" and have.endswith("+cpu")):
         return
     wanted = "torch==" + pin
-    pip = [PYTHON, "-m", "pip", "install", "--disable-pip-version-check"]
     if TORCH == "cuda":
-        run(PYTHON, "-m", "pip", "uninstall", "--quiet", "--yes", "torch", stderr=subprocess.DEVNULL)
+        run([PYTHON, "-m", "pip", "uninstall", "--quiet", "--yes", "torch"], stderr=subprocess.DEVNULL)
     elif sys.platform.startswith("linux"):
-        say("Installing {}, the CPU build from {}".format(wanted, CPU_INDEX))
-        one_attempt = ["--index-url", CPU_INDEX, "--retries", "0", "--timeout", "10", "--no-deps"]
-        if run(*pip, *one_attempt, wanted):
+        say("Installing {}, 200 MB, the CPU build from {}".format(wanted, CPU_INDEX))
+        if run(PIP + ["--index-url", CPU_INDEX, "--retries", "0", "--timeout", "10", "--no-deps", wanted]):
             return
         say("That index did not give it: taking what PyPI has, on Linux with several GB of CUDA libraries.")
     say("Installing {} from PyPI".format(wanted))
-    if not run(*pip, "--constraint", PINS, wanted):
-        sys.exit("torch could not be installed: see pip's message above, then run the same command again.")
+    if not run(PIP + ["--constraint", PINS, wanted]):
+        sys.exit("torch could not be installed: see pip's message above, then type `{}`.".format(again()))
 
 
-def install_rest():
-    pip = [PYTHON, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    have_uv = run(*pip, "--constraint", PINS, "uv")
+def install_rest(have_uv):
     fast = [PYTHON, "-m", "uv", "pip", "install", "--quiet", "--python", PYTHON]
     # The pins are complete, so that no installer needs to look for anything they do not name.
     for what in (["--no-deps", "-r", PINS], ["--no-deps", "--no-build-isolation", "-e", HERE]):
-        if have_uv and run(*fast, *what):
+        if have_uv and run(fast + what):
             continue
         say("uv could not do it: going on with pip.")
-        if not run(*pip, *what):
-            sys.exit("The installation failed: see pip's message above, then run the same command again.")
+        if not run(PIP + ["--quiet"] + what):
+            sys.exit("The installation failed: see pip's message above, then type `{}`.".format(again()))
+
+
+def install():
+    now, start = recipe(), time.time()
+    before = DONE.read_text(encoding="utf-8").splitlines() if PYTHON.exists() and DONE.exists() else []
+    if before == now:
+        return
+    say("This takes two to five minutes on a good line. Ctrl-C ends it, and the same command starts over.")
+    if before[:1] != now[:1]:
+        if VENV.exists():
+            say(".venv was {}: it is made anew.".format("for " + before[0] if before else "not finished here"))
+        make_environment()
+        before = []
+    DONE.unlink(missing_ok=True)
+    try:
+        have_uv = install_uv()
+        install_torch()
+        say("Installing the rest of requirements.txt, some 600 MB to fetch, a minute or two without a word")
+        install_rest(have_uv)
+    except SystemExit:
+        if before:  # what was whole stays in use: installers fetch everything before they change anything
+            DONE.write_text("\n".join(before), encoding="utf-8")
+        raise
+    DONE.write_text("\n".join(now), encoding="utf-8")
+    torch = answer("import torch; print(f'torch {torch.__version__} (CUDA: {torch.version.cuda})')")
+    say("Installed in {:.0f} s, with {}".format(time.time() - start, torch))
+    if "MAKELEVEL" not in os.environ:
+        say("Next: {} run".format(Path(".venv", PYTHON.parent.name, "phi3kit")))
 
 
 def main():
-    if sys.version_info < (3, 11):
-        sys.exit("This needs Python 3.11 or newer; {} is {}.{}.".format(sys.executable, *sys.version_info[:2]))
     if TORCH not in ("", "cuda"):
         sys.exit("TORCH={} is not known: leave it out for the CPU build of torch, or set TORCH=cuda.".format(TORCH))
-    now, before, start = digest(), finished(), time.time()
-    if before == now:
-        return
-    make_environment()
-    UNDER_WAY.touch()
-    try:
-        install_torch()
-        say("Installing the rest of requirements.txt")
-        install_rest()
-    except SystemExit:
-        if before:  # what was whole stays in use: installers fetch everything before they change anything
-            UNDER_WAY.unlink()
-        raise
-    DONE.write_text(now, encoding="utf-8")
-    UNDER_WAY.unlink()
-    say(answer("import torch; print(f'torch {torch.__version__} (CUDA: {torch.version.cuda})')"))
-    say("Installed in {:.0f} s".format(time.time() - start))
+    if not os.access(str(HERE), os.W_OK):
+        sys.exit("{} may not be written: copy this folder to a place of your own, and go on there.".format(HERE))
+    _lock = wait_for_others()
+    install()
 
 
 if __name__ == "__main__":
     try:
         main()
     except KeyboardInterrupt:
-        sys.exit("\nInterrupted. The same command starts over.")
+        say("\nInterrupted, and nothing needs repair: the same command starts over.")
+        sys.exit(130)

@@ -8,7 +8,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from phi3kit.cli import notebooks, weights
+from phi3kit.cli import chat, doctor, notebooks, weights
 from phi3kit.errors import InvalidRequest, Phi3KitError
 
 
@@ -21,12 +21,17 @@ class _Told(TyperGroup):
         except Phi3KitError as error:
             typer.secho(str(error), fg="red", err=True)
             raise typer.Exit(2 if isinstance(error, InvalidRequest) else 1) from None
+        except KeyboardInterrupt:
+            typer.echo("Interrupted, and nothing is half-made: the same command goes on or starts over.", err=True)
+            raise typer.Exit(130) from None
 
 
 app = typer.Typer(
     cls=_Told, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Phi-3 with MLflow."
 )
-app.command("run")(notebooks.run)
+app.command("run", context_settings={"ignore_unknown_options": True})(notebooks.run)
 app.command("refresh")(notebooks.refresh)
 app.command("clean")(notebooks.clean)
+app.command("chat")(chat.chat)
+app.command("doctor")(doctor.doctor)
 app.add_typer(weights.app, name="weights")

@@ -1,5 +1,7 @@
 """`phi3kit run`, `refresh` and `clean`: the notebooks from the shell."""
 
+import contextlib
+import difflib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,15 +26,21 @@ def run(
     parameter: Annotated[
         list[str] | None, typer.Option("-p", metavar="NAME=VALUE", help="A parameter of the notebook; may be repeated.")
     ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Go on although disk or memory look too small.")] = False,
 ) -> None:
     """Run notebooks; keep each executed one, and a page of it, under runs/."""
+    import os
+
+    from phi3kit.weights import room
     from phi3kit.workbook import runner
 
+    if force:
+        os.environ[room.FORCE] = "1"  # the kernel inherits it
     given = {}
     for text in parameter or ():
         name, equals, value = text.partition("=")
         if not equals:
-            raise InvalidRequest("-p", text, "name=value")
+            raise _refusal(f"-p {text} gives no value. Type for example: phi3kit run -p max_tokens=32")
         given[name] = value
     _all(notebook, lambda path: runner.run(path, given))
 
@@ -59,7 +67,7 @@ def _all(given: list[Path] | None, do: Any) -> None:
         raise InvalidRequest("NOTEBOOK", str(places.NOTEBOOKS), "the path of a notebook, that folder holds none")
     verdicts = []
     for path in found:
-        typer.echo(f"{path.stem} ...", err=True)
+        typer.echo(f"{path.stem}: {_last_time(path)}. Ctrl-C ends it and keeps what has run.", err=True)
         outcome = do(path)
         _tell(outcome)
         verdicts.append(outcome.verdict)
@@ -73,10 +81,34 @@ def _found(path: Path) -> Path:
     from phi3kit.workbook import places
 
     named = places.NOTEBOOKS / f"{path}.ipynb"
-    if not path.is_file() and not named.is_file():
-        names = ", ".join(notebook.stem for notebook in places.notebooks())
-        raise InvalidRequest("NOTEBOOK", str(path), f"the path of a notebook, or a name of the workbook's: {names}")
-    return path if path.is_file() else named
+    if path.is_file() or named.is_file():
+        return path if path.is_file() else named
+    if str(path).startswith("-"):  # `mlflow run -P typo=1` ends as `--typo 1`
+        how = "a notebook's parameter is given as -p NAME=VALUE, in `mlflow run` as -P with a name that MLproject has"
+        raise _refusal(f"There is no option {path}: {how}. Type: phi3kit run --help")
+    names = [notebook.stem for notebook in places.notebooks()]
+    near = [*difflib.get_close_matches(path.stem, names, n=1, cutoff=0.3), *names, "PATH"][0]
+    known = f"The workbook's are {', '.join(names)}. Type for example: phi3kit run {near}"
+    raise _refusal(f"There is no notebook {path}. {known}")
+
+
+def _last_time(path: Path) -> str:
+    """How long a run of the notebook takes: as long as its last one did."""
+    import json
+
+    from phi3kit.workbook import places
+
+    for executed in sorted(places.RUNS.glob(f"*/{path.name}"), reverse=True):
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            told = json.loads(executed.read_text(encoding="utf-8"))["metadata"]["papermill"]
+            if not told["exception"] and told["end_time"]:
+                return f"the last run took {told['duration']:.0f} s"
+    return "with `tiny` about a minute on two free cores" if path.stem in places.STORY else "its first run"
+
+
+def _refusal(sentence: str) -> typer.Exit:
+    typer.secho(sentence, fg="red", err=True)
+    return typer.Exit(2)
 
 
 def _tell(outcome: "Outcome") -> None:

@@ -67,7 +67,7 @@ def _tidied_output(output: Any) -> Any:
     if len(Path.home().parts) > 1:  # in some containers it is the root of the file system
         places_here[str(Path.home())] = "~"
     if os.environ.get("PHI3KIT_CACHE"):
-        places_here = {os.environ["PHI3KIT_CACHE"].rstrip("/"): "~/.cache/phi3kit", **places_here}
+        places_here = {str(Path(os.environ["PHI3KIT_CACHE"])): "~/.cache/phi3kit", **places_here}
     return type(output)(_without(output, places_here))
 
 

@@ -1,7 +1,11 @@
 """The one function that runs a notebook: make, `phi3kit run`, `mlflow run` and the tests all end in it."""
 
+import signal
 import sys
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +21,7 @@ class Outcome:
 
     Attributes:
         name: the notebook's name, without its suffix.
-        verdict: `ok`, `failed`, or `interrupted` by Ctrl-C.
+        verdict: `ok`, `failed`, or `interrupted`: by Ctrl-C, SIGTERM, or a terminal that closed.
         seconds: from starting the kernel to its end.
         notebook: the executed notebook, kept whatever the verdict.
         html: the same as a page.
@@ -61,32 +65,60 @@ def run(
         progress: whether to draw a progress bar on stderr; by default, if that is a terminal.
 
     Returns:
-        the outcome, also when a cell failed or Ctrl-C came: nothing is raised then.
+        the outcome, also when a cell failed or Ctrl-C or SIGTERM came: nothing is raised then.
 
     Raises:
         InvalidRequest: a parameter that the notebook does not declare, or a value of the wrong type.
         NotebookFailed: no such notebook.
+        WeightsError: the parameter `model` names no model.
     """
     import nbformat
+
+    from phi3kit import weights
 
     source = Path(notebook).resolve()
     if not source.is_file():
         raise NotebookFailed(f"There is no notebook {source}: give the path of an .ipynb file.")
     ready = checked(source, parameters or {})
+    if "model" in ready and (folder := weights.resolve(ready["model"]).folder):
+        ready["model"] = str(folder)  # the kernel's working directory is another
     executed = _new_folder(runs or places.RUNS, source.stem) / source.name
     bar = sys.stderr.isatty() if progress is None else progress
     log = executed.with_name("kernel.log")
     start = time.monotonic()
-    with log.open("w", encoding="utf-8") as lines:
-        verdict, error = _execute(source, executed, ready, bar, kernel.manager(source.parent, lines))
-    seconds = time.monotonic() - start
-    if verdict != "failed":
-        log.unlink()  # it is there for a kernel that died
-    html = executed.with_suffix(".html")
-    if not executed.exists():  # ended before papermill wrote anything
-        nbformat.write(nbformat.read(source, as_version=4), executed)
-    html.write_text(_page(executed), encoding="utf-8")
+    with _every_end_as_ctrl_c():
+        with log.open("w", encoding="utf-8") as lines:
+            verdict, error = _execute(source, executed, ready, bar, kernel.manager(source.parent, lines))
+        seconds = time.monotonic() - start
+        if verdict != "failed":
+            log.unlink()  # it is there for a kernel that died
+        html = executed.with_suffix(".html")
+        if not executed.exists():  # ended before papermill wrote anything
+            nbformat.write(nbformat.read(source, as_version=4), executed)
+        html.write_text(_page(executed), encoding="utf-8")
     return Outcome(source.stem, verdict, seconds, executed, html, results.read(executed), error)
+
+
+@contextmanager
+def _every_end_as_ctrl_c() -> Iterator[None]:
+    """Let what asks this process to end do so as Ctrl-C does, and only once: cleaning up is not to be cut short."""
+    # SIGHUP: the terminal closed. Windows has none; its SIGBREAK is Ctrl-Break.
+    names = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK") if threading.current_thread() is threading.main_thread() else ()
+    before = {getattr(signal, name): signal.getsignal(getattr(signal, name)) for name in names if hasattr(signal, name)}
+    taken = [each for each, how in before.items() if how in (signal.SIG_DFL, signal.default_int_handler)]  # not nohup's
+
+    def end(*_: Any) -> None:
+        for each in taken:
+            signal.signal(each, lambda *_: None)
+        raise KeyboardInterrupt
+
+    for each in taken:
+        signal.signal(each, end)
+    try:
+        yield
+    finally:
+        for each in taken:
+            signal.signal(each, before[each])
 
 
 def _execute(source: Path, executed: Path, parameters: dict[str, Any], bar: bool, manager: Any) -> tuple[Any, str]:
@@ -96,6 +128,7 @@ def _execute(source: Path, executed: Path, parameters: dict[str, Any], bar: bool
     from papermill.exceptions import PapermillExecutionError
 
     logging.getLogger("papermill").setLevel(logging.ERROR)  # its warnings are about parameters, checked already
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # a cell that Ctrl-C cut off ends without a listener
     try:
         papermill.execute_notebook(
             _escaped(source),
@@ -112,7 +145,8 @@ def _execute(source: Path, executed: Path, parameters: dict[str, Any], bar: bool
         return "failed", f"Cell [{failure.exec_count}] failed:\n{_quoted(failure.source)}\n{message}"
     except RuntimeError:  # nbclient's DeadKernelError, or a kernel that never answered
         said = executed.with_name("kernel.log")
-        return "failed", f"{_where(executed)}\nThe kernel died, most often because memory ran out; its log: {said}"
+        why = "most often because memory ran out: close other programs or take a smaller model"
+        return "failed", f"{_where(executed)}\nThe kernel died, {why}. Its log: {said}"
     except KeyboardInterrupt:
         return "interrupted", f"{_where(executed)}\nNothing needs repair: run it again when you like."
     return "ok", ""

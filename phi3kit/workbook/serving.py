@@ -1,10 +1,14 @@
-"""`mlflow models serve`, started for a while: wait until it answers, and end all of it afterwards."""
+"""`mlflow models serve`, started for a while: wait until it answers, and end all of it afterwards.
+
+A process between, which is this module run as a program, ends the server also when whoever started it was killed.
+"""
 
 import os
 import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -37,15 +41,14 @@ def serve(model_uri: str, timeout: float = 120.0) -> Iterator[str]:
     port = free_port()
     # This interpreter's own MLflow, whatever PATH says.
     command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", model_uri, "-p", str(port)]
+    watched = [sys.executable, "-m", __name__, *command, "--env-manager", "local"]
     # MLflow starts `uvicorn` by name; a kernel's PATH need not hold the environment that it runs in.
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     environment = {**os.environ, "PATH": path, "MLFLOW_TRACKING_URI": mlflow.get_tracking_uri()}
     environment["HF_HUB_OFFLINE"] = "1"  # a logged model is whole; MLflow's pipeline would ask a hub at each `stop`
     print(f"$ mlflow models serve -m {model_uri} -p {port} --env-manager local")
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as log:
-        server = subprocess.Popen(
-            [*command, "--env-manager", "local"], stdout=log, stderr=subprocess.STDOUT, env=environment
-        )
+        server = subprocess.Popen(watched, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT, env=environment)
         try:
             _wait(server, f"http://127.0.0.1:{port}/ping", timeout, log)
             yield f"http://127.0.0.1:{port}"
@@ -89,3 +92,19 @@ def _end(server: subprocess.Popen) -> None:
         with suppress(psutil.NoSuchProcess):
             process.kill()
     server.wait()
+
+
+def _watch(command: list[str]) -> int:
+    """Run a command to its end, or until our standard input ends, as it does when its other side is gone."""
+
+    def until_alone() -> None:
+        sys.stdin.read()
+        _end(server)
+
+    server = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+    threading.Thread(target=until_alone, daemon=True).start()
+    return server.wait()
+
+
+if __name__ == "__main__":
+    sys.exit(_watch(sys.argv[1:]))

@@ -1,5 +1,6 @@
 """The command `phi3kit`, the entry points of `MLproject` that call it, and what they leave."""
 
+import re
 import shlex
 from pathlib import Path
 
@@ -67,8 +68,10 @@ def test_a_failed_notebook_gives_exit_code_1_and_the_next_one_still_runs(workboo
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["Absent"], "a name of the workbook's: TransformerPipeline, CustomPythonWrapper"),
-        (["-p", "max_tokens"], "name=value"),
+        (["Absent"], "There is no notebook Absent. The workbook's are TransformerPipeline, CustomPythonWrapper. Type"),
+        (["Wrapper"], "Type for example: phi3kit run CustomPythonWrapper"),
+        (["-p", "max_tokens"], "-p max_tokens gives no value. Type for example: phi3kit run -p max_tokens=32"),
+        (["--parameter", "x"], "There is no option --parameter"),
         (["-p", "max_token=3"], "question, max_tokens, temperature"),
         (["-p", "max_tokens=many"], "a whole number"),
     ],
@@ -77,6 +80,32 @@ def test_a_wrong_argument_gives_exit_code_2_and_one_sentence(workbook, arguments
     done = call("run", *arguments)
     assert done.exit_code == 2
     assert message in done.stderr and "Traceback" not in done.output
+
+
+def test_a_run_says_how_long_the_last_one_took(workbook):
+    first, second = call("run", "CustomPythonWrapper"), call("run", "CustomPythonWrapper")
+    assert first.stderr == (
+        "CustomPythonWrapper: with `tiny` about a minute on two free cores. Ctrl-C ends it and keeps what has run.\n"
+    )
+    assert re.search(r"CustomPythonWrapper: the last run took \d+ s\. Ctrl-C ends it", second.stderr)
+
+
+def test_force_reaches_the_kernel(workbook, monkeypatch):
+    monkeypatch.setenv("PHI3KIT_FORCE", "")
+    write("CustomPythonWrapper", f"{RECORD}\nimport os\nrecord(answer=os.environ['PHI3KIT_FORCE'])")
+    assert "  answer    1\n" in call("run", "CustomPythonWrapper", "--force").stdout
+
+
+def test_ctrl_c_in_any_command_is_one_sentence(monkeypatch):
+    from phi3kit import weights
+
+    def interrupt(name):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(weights, "checkpoint", interrupt)
+    done = call("weights", "fetch", "tiny")
+    assert done.exit_code == 130
+    assert done.stderr == "Interrupted, and nothing is half-made: the same command goes on or starts over.\n"
 
 
 def test_refresh_keeps_new_outputs_only_of_a_notebook_that_ended_well(workbook):
@@ -142,6 +171,17 @@ def test_mlproject_hands_every_value_through_the_shell_unharmed(workbook, entry_
     assert done.exit_code == 0, done.output
     (executed,) = (workbook / "runs").glob(f"*/{notebook}.ipynb")
     assert results.read(executed)["asked"] == [question, 5]
+
+
+def test_a_parameter_that_mlproject_does_not_name_is_told_in_a_sentence(workbook):
+    from mlflow.projects._project_spec import load_project
+
+    entry = load_project(str(places.ROOT)).get_entry_point("transformer_pipeline")
+    command = shlex.split(entry.compute_command({"max_token": "5"}, None))
+    assert command[-2:] == ["--max_token", "5"]  # what MLflow makes of it
+    done = call(*command[3:])
+    assert done.exit_code == 2
+    assert done.stderr.startswith("There is no option --max_token: a notebook's parameter is given as -p NAME=VALUE")
 
 
 def test_mlproject_has_one_entry_point_per_notebook():

@@ -1,12 +1,27 @@
-"""What `install.py` would do, with every command replaced by a note of it."""
+"""What `install.py` would do, with every command replaced by a note of it; and what it says where it cannot.
 
+Whole installations, in every bad place that we could think of, are in `tests/first_hour.py`.
+"""
+
+import contextlib
 import importlib.util
+import os
+import runpy
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from phi3kit.workbook.places import ROOT
 
 CPU = "--index-url https://download.pytorch.org/whl/cpu --retries 0 --timeout 10 --no-deps torch=="
+
+
+class Room:
+    def __init__(self, free):
+        self.free = free
 
 
 class Installer:
@@ -24,22 +39,25 @@ class Installer:
             "PYTHON": self.venv / "python",
             "PINS": folder / "requirements.txt",
             "DONE": self.venv / "done",
-            "UNDER_WAY": self.venv / "under-way",
+            "PIP": ["pip", "install"],
             "TORCH": "",
+            "install_uv": lambda: True,
             "run": self.run,
             "say": self.said.append,
             "answer": lambda code: self.torch,
         }.items():
             monkeypatch.setattr(self.module, name, path)
         monkeypatch.setattr(self.module.sys, "platform", "linux")
-        (folder / "requirements.txt").write_text("torch==2.13.0\n")
+        monkeypatch.setattr(self.module.shutil, "disk_usage", lambda place: Room(10**12))
+        (folder / "requirements.txt").write_text("torch==2.13.0\nuv==0.9.1\n")
         (folder / "pyproject.toml").write_text("")
 
-    def run(self, *command, **options):
+    def run(self, command, **options):
         text = " ".join(map(str, command))
         self.commands.append(text)
         if " -m venv " in text:
-            self.venv.mkdir(exist_ok=True)
+            shutil.rmtree(self.venv, ignore_errors=True)  # it says `--clear`
+            self.venv.mkdir()
             (self.venv / "python").touch()
         return not any(part in text for part in self.fails)
 
@@ -49,7 +67,7 @@ class Installer:
         return self.commands
 
     def torch_commands(self):
-        return [command.partition("--disable-pip-version-check ")[2] for command in self.main() if "torch==" in command]
+        return [command.partition("pip install ")[2] for command in self.main() if "torch==" in command]
 
 
 @pytest.fixture
@@ -93,7 +111,9 @@ def test_a_torch_that_fits_stays(installer, monkeypatch, have, torch, replaced):
 
 def test_where_uv_fails_pip_does_it(installer):
     installer.fails = ("-m uv",)
-    assert sum(" -m pip install --quiet" in command and "--no-deps" in command for command in installer.main()) == 2
+    assert (
+        sum(command.startswith("pip install --quiet") and "--no-deps" in command for command in installer.main()) == 2
+    )
 
 
 def test_a_second_call_does_nothing_until_the_pins_change(installer):
@@ -104,7 +124,7 @@ def test_a_second_call_does_nothing_until_the_pins_change(installer):
 
 
 def test_an_interrupted_installation_starts_over(installer, monkeypatch):
-    def interrupt():
+    def interrupt(have_uv):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
@@ -117,11 +137,27 @@ def test_an_interrupted_installation_starts_over(installer, monkeypatch):
     assert installer.main() == []
 
 
+@pytest.mark.parametrize("change", ["another Python", "a folder that was moved", "a stranger's .venv"])
+def test_an_environment_that_does_not_fit_is_made_anew_and_that_is_said(installer, monkeypatch, tmp_path, change):
+    installer.main()
+    if change == "another Python":
+        monkeypatch.setattr(installer.module.sys, "version_info", (3, 99, 0))
+    elif change == "a folder that was moved":
+        monkeypatch.setattr(installer.module, "HERE", tmp_path / "..")
+        (tmp_path.parent / "pyproject.toml").write_text("")
+    else:
+        installer.module.DONE.unlink()
+    installer.said.clear()
+    assert " -m venv " in installer.main()[0]
+    assert "it is made anew" in " ".join(installer.said)
+    assert installer.main() == []
+
+
 def test_a_failed_update_leaves_the_environment_that_worked(installer):
     installer.main()
     installer.module.PINS.write_text("torch==2.13.1\n")
     installer.fails = ("torch==2.13.1",)
-    with pytest.raises(SystemExit, match="run the same command again"):
+    with pytest.raises(SystemExit, match="could not be installed"):
         installer.main()
     (installer.venv / "kept").touch()
     installer.fails = ()
@@ -130,9 +166,89 @@ def test_a_failed_update_leaves_the_environment_that_worked(installer):
 
 
 def test_what_it_needs_is_said_in_a_sentence(installer, monkeypatch):
+    monkeypatch.setattr(installer.module.shutil, "disk_usage", lambda place: Room(1e9))
+    with pytest.raises(
+        SystemExit, match=r"needs about 2\.5 GB of disk, and 1\.0 GB are free .* then type `python3? install"
+    ):
+        installer.main()
+    monkeypatch.setenv("PHI3KIT_FORCE", "1")
+    assert installer.main()
+    monkeypatch.setattr(installer.module.os, "access", lambda *_: False)
+    with pytest.raises(SystemExit, match="may not be written: copy this folder"):
+        installer.main()
     monkeypatch.setattr(installer.module, "TORCH", "rocm")
     with pytest.raises(SystemExit, match="TORCH=rocm is not known"):
         installer.main()
-    monkeypatch.setattr(installer.module.sys, "version_info", (3, 10, 1))
-    with pytest.raises(SystemExit, match=r"needs Python 3\.11 or newer; .* is 3\.10"):
+
+
+def test_a_python_without_venv_names_the_package(installer, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ensurepip", None)  # as Debian ships it
+    monkeypatch.setenv("MAKELEVEL", "1")
+    with pytest.raises(SystemExit, match=r"`sudo apt install python3\.\d+-venv`, .* then type `make run`"):
         installer.main()
+
+
+def test_without_make_it_says_how_to_go_on(installer, monkeypatch):
+    monkeypatch.delenv("MAKELEVEL", raising=False)
+    installer.main()
+    assert installer.said[-1].startswith("Next: ") and installer.said[-1].endswith("phi3kit run")
+
+
+def old_pythons() -> list:
+    pythons = []
+    for version in ("2.7", "3.6", "3.7", "3.8", "3.9", "3.10"):
+        found = [
+            *(Path.home() / ".pyenv" / "versions").glob(f"{version}.*/bin/python"),
+            shutil.which(f"python{version}"),
+        ]
+        missing = [] if found[0] else pytest.mark.skip(f"no Python {version} here")
+        pythons.append(pytest.param(found[0], id=version, marks=missing))
+    return pythons
+
+
+@pytest.mark.skipif(os.name == "nt", reason="makes a program of a name by a link")
+@pytest.mark.parametrize("python", old_pythons())
+@pytest.mark.parametrize("newer", [True, False])
+def test_an_old_python_is_told_of_a_newer_one(python, newer, tmp_path):
+    if newer:
+        (tmp_path / "python3.11").write_text("#!/bin/sh\nexit 1\n")  # as pyenv's, which may only mention a Python
+        (tmp_path / "python3.12").write_text("#!/bin/sh\nexit 0\n")
+        for name in ("python3.11", "python3.12"):
+            (tmp_path / name).chmod(0o755)
+    environment = {**os.environ, "PATH": str(tmp_path), "MAKELEVEL": "1"}
+    done = subprocess.run([python, ROOT / "install.py"], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
+    assert "This needs Python 3.11 or newer" in done.stderr
+    command = "make run PYTHON=python3.12" if newer else "downloads/, then type `make run PYTHON=python3.11"
+    assert command in done.stderr
+
+
+def test_an_old_python_ends_before_anything_else_is_read(monkeypatch):
+    monkeypatch.setattr(sys, "version_info", (3, 10, 1, "final", 0))
+    with pytest.raises(SystemExit, match=r"needs Python 3\.11 or newer, and .* is 3\.10: "):
+        runpy.run_path(str(ROOT / "install.py"))
+
+
+@pytest.mark.parametrize(
+    ("environment", "sentence"),
+    [
+        ({"PIP_INDEX_URL": "http://127.0.0.1:9/simple"}, "pip reaches no package index: check the network"),
+        (
+            {"PIP_INDEX_URL": "https://pypi.invalid/simple", "HTTPS_PROXY": "http://ann:secret@127.0.0.1:9"},
+            "pip cannot get through the proxy 127.0.0.1:9: check HTTPS_PROXY, then type",
+        ),
+    ],
+    ids=["no network", "a proxy that is down"],
+)
+def test_where_nothing_can_be_fetched_one_sentence_says_so(monkeypatch, tmp_path, environment, sentence):
+    for name in [name for name in os.environ if name.upper().startswith("PIP_") or name.upper().endswith("_PROXY")]:
+        monkeypatch.delenv(name)
+    for name, value in {"PIP_CONFIG_FILE": os.devnull, **environment}.items():
+        monkeypatch.setenv(name, value)
+    module = runpy.run_path(str(ROOT / "install.py"))
+    with contextlib.chdir(tmp_path), pytest.raises(SystemExit, match=sentence) as ended:
+        module["install_uv"].__globals__["PIP"][:3] = [sys.executable, "-m", "pip"]
+        module["PIP"].extend(["--target", str(tmp_path)])
+        module["install_uv"]()
+    assert "secret" not in str(ended.value)

@@ -40,6 +40,12 @@ DECIDED = {
     "ipywidgets==8.1.9",
 }
 
+SYSTEMS = {
+    "Linux": ("linux", "posix", "x86_64", "Linux"),
+    "macOS": ("darwin", "posix", "arm64", "Darwin"),
+    "Windows": ("win32", "nt", "AMD64", "Windows"),
+}
+
 
 def pinned(requirement: Requirement) -> Version:
     return Version(next(iter(requirement.specifier)).version)
@@ -49,6 +55,22 @@ def test_every_line_is_one_exact_pin():
     assert all(re.fullmatch(r"[a-z0-9-]+==[0-9][\w.]*( ; .+)?", line) for line in LINES)
     assert {line.split(" ;")[0] for line in LINES} >= DECIDED
     assert not [line for line in LINES if re.match(r"(nvidia|cuda|triton|pip=)", line)]
+
+
+def applying(python: str, system: str) -> list[str]:
+    """The packages that the pins name for a Python on a system, as their markers say."""
+    named = dict(zip(("sys_platform", "os_name", "platform_machine", "platform_system"), SYSTEMS[system], strict=True))
+    variables = named | {"python_full_version": python, "python_version": python.rpartition(".")[0]}
+    return [pin.name for pin in PINS if pin.marker is None or pin.marker.evaluate(variables)]
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+@pytest.mark.parametrize("python", ["3.11.7", "3.12.1", "3.13.0"])
+def test_the_pins_are_whole_on_every_python_and_system(python, system):
+    names = applying(python, system)
+    assert len(names) == len(set(names))
+    assert {canonicalize_name(requirement.name) for requirement in DECLARED} <= set(names)
+    assert set(applying("3.11.7", system)) - set(names) <= {"overrides"}  # since 3.12 it is part of `typing`
 
 
 @pytest.mark.parametrize("requirement", DECLARED, ids=str)

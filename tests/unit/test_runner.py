@@ -7,11 +7,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import nbformat
+import psutil
 import pytest
 
-from phi3kit.errors import InvalidRequest, NotebookFailed
+from phi3kit.errors import InvalidRequest, NotebookFailed, WeightsError
 from phi3kit.workbook import kernel, results
 from phi3kit.workbook.parameters import checked, defaults
 from phi3kit.workbook.refresh import tidied
@@ -111,34 +113,101 @@ def test_other_tracking_uris_stay(uri, tmp_path):
     assert kernel.environment({"MLFLOW_TRACKING_URI": uri}, tmp_path)["MLFLOW_TRACKING_URI"] == uri
 
 
-def test_ctrl_c_ends_the_kernel_and_keeps_the_notebook(tmp_path):
-    code = "import os, time\nprint('in', flush=True)\nopen('pid', 'w').write(str(os.getpid()))\ntime.sleep(600)"
-    write(tmp_path / "long.ipynb", "x = 1", code)
-    script = """
+LONG = """
+import os, subprocess, sys, time
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+open("pids.new", "w").write(f"{os.getpid()} {child.pid}")
+os.replace("pids.new", "pids")
+time.sleep(600)
+"""
+COMMAND = """
 import sys
 from pathlib import Path
 from phi3kit.cli import app
 from phi3kit.workbook import places
 places.RUNS = Path("runs")
-app(["run", "long.ipynb"])
+app(sys.argv[1:])
 """
-    process = subprocess.Popen(
-        [sys.executable, "-c", script], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    pid = tmp_path / "pid"
-    while not pid.exists() or not pid.read_text():
-        assert process.poll() is None, process.communicate()[0]
+
+
+def started(folder: Path, *command: str, **options: Any) -> tuple[subprocess.Popen, list[psutil.Process]]:
+    """The command on a notebook that goes on and on, its kernel, and a process that the kernel has started."""
+    write(folder / "long.ipynb", "x = 1", LONG)
+    process = subprocess.Popen([sys.executable, "-c", COMMAND, *command, "long.ipynb"], cwd=folder, **options)
+    pids = folder / "pids"
+    while not pids.exists():
+        assert process.poll() is None, process.communicate()
         time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
+    return process, [psutil.Process(int(pid)) for pid in pids.read_text().split()]
+
+
+def nothing_lives(family: list[psutil.Process]) -> bool:
+    return psutil.wait_procs(family, timeout=60)[1] == []
+
+
+def kept(folder: Path) -> bool:
+    (executed,) = (folder / "runs").glob("*/long.ipynb")
+    page = executed.with_suffix(".html").read_text(encoding="utf-8")
+    return nbformat.read(executed, as_version=4).cells[0].execution_count == 1 and "time.sleep" in page
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there, no process can send these signals")
+@pytest.mark.parametrize(
+    ("command", "how"), [("run", "SIGINT"), ("refresh", "SIGINT"), ("run", "SIGTERM"), ("run", "SIGHUP")]
+)
+def test_what_ends_a_run_ends_its_kernel_and_keeps_the_notebook(tmp_path, command, how):
+    process, family = started(tmp_path, command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    before = (tmp_path / "long.ipynb").read_bytes()
+    process.send_signal(getattr(signal, how))
+    process.send_signal(getattr(signal, how))  # from make and from the terminal, or from an impatient person
     output = process.communicate(timeout=600)[0]
 
     assert process.returncode == 130, output
-    assert "interrupted" in output and "Cell [2] did not end" in output
+    assert "Ctrl-C ends it" in output.splitlines()[0]
+    assert "long  interrupted" in output and "Cell [2] did not end" in output
     assert "Traceback" not in output
-    (kept,) = (tmp_path / "runs").glob("*/long.ipynb")
-    assert nbformat.read(kept, as_version=4).cells[0].execution_count == 1
-    with pytest.raises(ProcessLookupError):
-        os.kill(int(pid.read_text()), 0)
+    assert kept(tmp_path)
+    assert nothing_lives(family)
+    assert (tmp_path / "long.ipynb").read_bytes() == before
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there are no pseudo-terminals")
+def test_a_terminal_that_closes_ends_a_run_in_the_same_way(tmp_path):
+    ours, theirs = os.openpty()
+    login = "import fcntl, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(globals(), "COMMAND", login + COMMAND)
+        ends = dict.fromkeys(("stdin", "stdout", "stderr"), theirs)
+        process, family = started(tmp_path, "run", start_new_session=True, **ends)
+    os.close(theirs)
+    os.close(ours)
+    process.wait(timeout=600)
+    assert kept(tmp_path)
+    assert nothing_lives(family)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there is no nohup")
+def test_nohup_is_respected(tmp_path, monkeypatch):
+    monkeypatch.setattr(signal, "getsignal", lambda number: signal.SIG_IGN)
+    taken = []
+    monkeypatch.setattr(signal, "signal", lambda *given: taken.append(given))
+    assert run(write(tmp_path / "n.ipynb", "1"), runs=tmp_path / "runs").verdict == "ok"
+    assert taken == []
+
+
+def test_a_model_that_is_none_is_told_before_a_kernel_starts(tmp_path):
+    with pytest.raises(WeightsError, match="did you mean 'tiny'"):
+        run(write(tmp_path / "n.ipynb", parameters="model = 'tiny'"), {"model": "tinny"}, runs=tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_folder_given_as_a_model_is_the_one_seen_from_the_shell(tmp_path, monkeypatch):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "books").mkdir()
+    monkeypatch.chdir(tmp_path)
+    notebook = write(tmp_path / "books" / "n.ipynb", record("model"), parameters="model = 'tiny'")
+    outcome = run(notebook, {"model": "mine"}, runs=tmp_path / "runs")
+    assert outcome.results == {"value": str(tmp_path / "mine")}
 
 
 def test_defaults_are_read_without_running_anything(tmp_path):
