@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+CGROUP = Path("/sys/fs/cgroup")  # where Linux shows the limits of a container; elsewhere there is none
+
 
 def physical_cores() -> int:
     """The physical cores that this process may use, its CPU affinity and cgroup quota considered."""
@@ -46,14 +48,15 @@ def memory() -> tuple[int, int]:
 
     now = psutil.virtual_memory()
     total, free = now.total, now.available
-    group = Path("/sys/fs/cgroup")
-    for limit, used in (
-        (group / "memory.max", group / "memory.current"),
-        (group / "memory" / "memory.limit_in_bytes", group / "memory" / "memory.usage_in_bytes"),
+    for folder, limit, used in (
+        (CGROUP, "memory.max", "memory.current"),
+        (CGROUP / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes"),
     ):
-        if limit.is_file() and (text := limit.read_text("ascii").strip()).isdecimal():
+        if (folder / limit).is_file() and (text := (folder / limit).read_text("ascii").strip()).isdecimal():
+            stat = dict(line.split() for line in (folder / "memory.stat").read_text("ascii").splitlines())
+            cached = int(stat.get("inactive_file", 0))  # counted as used, and given back when it is wanted
             total = min(total, int(text))
-            free = min(free, int(text) - int(used.read_text("ascii")))
+            free = min(free, int(text) - int((folder / used).read_text("ascii")) + cached)
     return total, max(free, 0)
 
 

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -78,7 +78,13 @@ def fit(
 
 
 @app.command()
-def fetch(name: Name = "tiny", force: Force = False) -> None:
+def fetch(
+    name: Name = "tiny",
+    form: Annotated[
+        Literal["checkpoint", "onnx"] | None, typer.Option(help="Only this one.", show_default=False)
+    ] = None,
+    force: Force = False,
+) -> None:
     """Obtain a model's files, both forms; fetch or build only what is missing."""
     import os
 
@@ -87,11 +93,12 @@ def fetch(name: Name = "tiny", force: Force = False) -> None:
 
     if force:
         os.environ[room.FORCE] = "1"
-    for form, obtain in (("checkpoint", weights.checkpoint), ("ONNX", weights.onnx)):
+    for wanted in [form] if form else ["checkpoint", "onnx"]:
         start = time.monotonic()
-        folder = obtain(name)
+        folder = getattr(weights, wanted)(name)
         size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-        typer.echo(f"{name}, {form}: {folder} ({size / 1e6:,.0f} MB, {time.monotonic() - start:.1f} s)")
+        written = {"onnx": "ONNX"}.get(wanted, wanted)
+        typer.echo(f"{name}, {written}: {folder} ({size / 1e6:,.0f} MB, {time.monotonic() - start:.1f} s)")
 
 
 @app.command()

@@ -145,6 +145,9 @@ def _onnx_speeds(folder: Path, tokens: int) -> Iterator[float]:
 def _checkpoint_speeds(folder: Path, tokens: int) -> Iterator[float]:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
 
     class Times(list):
         def put(self, _: object) -> None:

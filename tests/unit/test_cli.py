@@ -131,6 +131,7 @@ def test_fetch_obtains_both_forms_and_tells_an_error_in_its_own_words(tmp_path, 
     monkeypatch.setattr(weights, "onnx", lambda name: tmp_path)
     done = call("weights", "fetch", "tiny")
     assert [line.split(":")[0] for line in done.stdout.splitlines()] == ["tiny, checkpoint", "tiny, ONNX"]
+    assert call("weights", "fetch", "tiny", "--form", "onnx").stdout.startswith("tiny, ONNX: ")
     assert "(2 MB, " in done.stdout
 
     def fail(name):
