@@ -18,7 +18,7 @@ BIN := .venv/bin
 run: install
 	$(BIN)/phi3kit weights fetch tiny
 	$(BIN)/phi3kit run
-	@echo 'Next: `make lab` opens the notebooks in JupyterLab.'
+	@echo 'Next: `make lab` opens the notebooks; `source $(BIN)/activate` lets you type phi3kit.'
 
 # What asks the package index by nature goes first, with the set-up; for all the rest the network is cut.
 test: install
@@ -62,6 +62,6 @@ clean:
 	@$(PYTHON) -m phi3kit.workbook.clean
 
 install:
-	@command -v $(PYTHON) >/dev/null || { echo "This needs Python 3.11 or newer, and there is no $(PYTHON): get one\
+	@command -v $(PYTHON) >/dev/null || { echo "This needs Python 3.11, 3.12 or 3.13, and there is no $(PYTHON): get one\
  from your system's packages or https://www.python.org/downloads/, then type \`make run PYTHON=python3.11\`."; exit 1; }
 	@$(PYTHON) install.py

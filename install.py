@@ -1,8 +1,7 @@
 """Make `.venv` and install the tested pins into it, once: `python3 install.py`.
 
-Needs nothing but Python 3.11 or newer, on any system. A second call installs nothing unless `requirements.txt`,
+Needs nothing but Python 3.11, 3.12 or 3.13, on any system. A second call installs nothing unless `requirements.txt`,
 `pyproject.toml` or `TORCH` changed; another Python, a moved folder or an interrupted installation starts over.
-
 On Linux, PyPI's torch brings several GB of CUDA libraries, so PyTorch's own index of CPU builds is asked first, one
 attempt, no retries. `TORCH=cuda` skips that and takes PyPI's. Elsewhere PyPI's torch is the CPU build already.
 """
@@ -14,9 +13,9 @@ import subprocess
 import sys
 
 
-def newer_python():
-    """The command of a Python on this machine that is new enough, or an empty string."""
-    for minor in (11, 12, 13, 14):
+def fitting_python():
+    """The command of a Python on this machine for which the pins have wheels, or an empty string."""
+    for minor in (11, 12, 13):
         command = ("py -3.{}" if os.name == "nt" else "python3.{}").format(minor)
         try:
             subprocess.check_output(command.split() + ["-c", "import ensurepip, venv"], stderr=subprocess.STDOUT)
@@ -33,11 +32,11 @@ def again(python=""):
     return (python or ("python" if os.name == "nt" else "python3")) + " install.py"
 
 
-if sys.version_info < (3, 11):
-    found = newer_python()
+if not (3, 11) <= sys.version_info[:2] <= (3, 13):
+    found = fitting_python()
     place = "" if found else "get one from your system's packages or https://www.python.org/downloads/, then "
-    old = "{} is {}.{}".format(sys.executable, sys.version_info[0], sys.version_info[1])
-    sys.exit("This needs Python 3.11 or newer, and {}: {}type `{}`.".format(old, place, again(found or "python3.11")))
+    what = "This needs Python 3.11, 3.12 or 3.13, and {} is {}.{}: {}type `{}`."
+    sys.exit(what.format(sys.executable, sys.version_info[0], sys.version_info[1], place, again(found or "python3.11")))
 
 import hashlib
 import re
@@ -45,7 +44,6 @@ import shutil
 import time
 from functools import partial
 from pathlib import Path
-from urllib.parse import urlsplit
 from urllib.request import getproxies
 
 HERE = Path(__file__).resolve().parent
@@ -57,7 +55,6 @@ DONE = VENV / "phi3kit-installed"  # what the installation was made from; not th
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 TORCH = os.environ.get("TORCH", "")
 NEEDED = 8e9 if TORCH == "cuda" else 2.5e9  # bytes of disk: 1.9 GB stay, the rest is on its way through
-
 say = partial(print, flush=True)
 
 
@@ -84,8 +81,12 @@ def wait_for_others():
         import fcntl
     except ImportError:  # Windows does not let anybody remove files that are in use
         return None
-    file = PINS.open(encoding="utf-8")
-    fcntl.flock(file, fcntl.LOCK_EX)
+    file = PINS.open("r+" if os.access(str(PINS), os.W_OK) else "r", encoding="utf-8")  # NFS locks what may be written
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        say("Another window is installing here: waiting for it. Ctrl-C ends the wait.")
+        fcntl.flock(file, fcntl.LOCK_EX)
     return file  # held for as long as it is open
 
 
@@ -98,8 +99,8 @@ def make_environment():
         sys.exit(what.format(sys.version_info[0], sys.version_info[1], again()))
     free = shutil.disk_usage(HERE).free + sum(file.lstat().st_size for file in VENV.rglob("*"))
     if free < NEEDED and not os.environ.get("PHI3KIT_FORCE"):
-        what = "The installation needs about {:.1f} GB of disk, and {:.1f} GB are free at {}: free some or move this "
-        what += "folder to a larger disk, then type `{}`."
+        what = "The installation needs about {:.1f} GB of disk, and {:.1f} GB are free at {}: free some, move this "
+        what += "folder to a larger disk, or set PHI3KIT_FORCE=1 if you know better, then type `{}`."
         sys.exit(what.format(NEEDED / 1e9, free / 1e9, HERE, again()))
     say("Making .venv with Python {}.{}.{}".format(*sys.version_info[:3]))
     base = getattr(sys, "_base_executable", None) or sys.executable  # never the interpreter inside .venv itself
@@ -112,11 +113,11 @@ def install_uv():
     pin = re.search(r"^uv==\S+", PINS.read_text(encoding="utf-8"), re.MULTILINE).group()
     command = PIP + ["--quiet", "--no-deps", "--retries", "1", "--timeout", "15", pin]
     done = subprocess.run(command, cwd=HERE, capture_output=True, text=True, check=False)
-    proxy = urlsplit(getproxies().get("https", "")).netloc.rpartition("@")[2]  # without a password
+    proxy = re.sub(r".*@|\w+://|/.*", "", getproxies().get("https", ""))  # its host and port, without a password
     if done.returncode == 0:
         return True
-    if "ProxyError" in done.stderr or ("connection broken" in done.stderr and proxy):
-        cause = "pip cannot get through the proxy {}: check HTTPS_PROXY".format(proxy or "that it is told to use")
+    if "ProxyError" in done.stderr or (proxy and re.search("connection broken|check proxy URL", done.stderr)):
+        cause = "pip cannot get through the proxy {}: check HTTPS_PROXY (http://...)".format(proxy or "it is told of")
     elif "certificate" in done.stderr:
         cause = "pip does not trust the package index's certificate: name your network's own with PIP_CERT"
     elif "connection broken" in done.stderr:
@@ -127,11 +128,10 @@ def install_uv():
 
 
 def install_torch():
-    pin = re.search(r"^torch==(\S+)", PINS.read_text(encoding="utf-8"), re.MULTILINE).group(1)
+    wanted = re.search(r"^torch==\S+", PINS.read_text(encoding="utf-8"), re.MULTILINE).group()
     have = answer("import importlib.metadata as m; print(m.version('torch'))")
-    if have.split("+")[0] == pin and not (TORCH == "cuda" and have.endswith("+cpu")):
+    if "torch==" + have.split("+")[0] == wanted and not (TORCH == "cuda" and have.endswith("+cpu")):
         return
-    wanted = "torch==" + pin
     if TORCH == "cuda":
         run([PYTHON, "-m", "pip", "uninstall", "--quiet", "--yes", "torch"], stderr=subprocess.DEVNULL)
     elif sys.platform.startswith("linux"):

@@ -45,8 +45,9 @@ class NoRoom(WeightsError):
     """
 
     def __init__(self, what: str, kind: str, needed: int, free: int, remedy: str) -> None:
+        wanted, left = (f"{n / 1e9:.1f} GB" if n >= 1e9 else f"{n / 1e6:.0f} MB" for n in (needed, free))
         super().__init__(
-            f"{what} needs about {needed / 1e9:.1f} GB of {kind}, and {free / 1e9:.1f} GB are free: {remedy}. "
-            "If you know better, go on with --force (in a notebook, with PHI3KIT_FORCE=1)."
+            f"{what} needs about {wanted} of {kind}, and {left} are free: {remedy}. "
+            "If you know better, go on with --force (in a notebook and with make: PHI3KIT_FORCE=1)."
         )
         self.kind, self.needed, self.free = kind, needed, free

@@ -31,7 +31,7 @@ def memory_bandwidth() -> float:
     import numpy as np
 
     cores = physical_cores()
-    size = min(2**29, memory()[1] // 4)  # larger than any cache
+    size = max(2**24, min(2**29, memory()[1] // 4))  # larger than any cache, where there is room
     blocks = np.array_split(np.ones(size // 8, np.int64), cores)
     seconds = []
     with ThreadPoolExecutor(cores) as threads:

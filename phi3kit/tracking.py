@@ -92,33 +92,35 @@ def mismatch(database: Path) -> str | None:
     Args:
         database: a file that exists.
     """
-    import shlex
     import sqlite3
-    import sys
 
     import mlflow
     from alembic.script import ScriptDirectory
     from mlflow.store import db_migrations
 
     try:
-        with contextlib.closing(sqlite3.connect(database)) as connection:
+        with contextlib.closing(sqlite3.connect(database, timeout=2)) as connection:
             found = connection.execute("SELECT version_num FROM alembic_version").fetchone()
-    except sqlite3.DatabaseError:
+    except sqlite3.DatabaseError as error:
+        if isinstance(error, sqlite3.OperationalError) and "no such" not in str(error):  # table or column
+            return (
+                f"{database} cannot be read now ({error}): end what uses it or check its permissions, then try again."
+            )
         found = None
     known = ScriptDirectory(str(Path(db_migrations.__file__).parent))
     if found == (known.get_current_head(),):
         return None
     kept = f"{database.stem}-before{database.suffix}"
-    next_step = f"`mv {database.name} {kept}` makes room for a new one"
+    next_step = f"move it away, say to {kept}, and a new one is made"
     if not found:
         why = "holds no records of MLflow, or half of them"
     elif found[0] not in {each.revision for each in known.walk_revisions()}:
         why = f"was made by a newer MLflow than {mlflow.__version__}, which is used here"
     else:
         why = f"was made by an older MLflow than {mlflow.__version__}, which is used here, or its making was cut off"
-        upgrade = f"{shlex.quote(str(Path(sys.executable).with_name('mlflow')))} db upgrade sqlite:///{database.name}"
-        next_step = f"`cp {database.name} {kept} && {upgrade}` takes its records along, or {next_step}"
-    return f"{database} {why}: in its folder, {next_step}."
+        upgrade = f'`mlflow db upgrade "sqlite:///{database.name}"` in its folder, in the environment of the workbook'
+        next_step = f"copy it to {kept}, then type {upgrade}, to take its records along; or {next_step}"
+    return f"{database} {why}: {next_step}."
 
 
 def register(model_uri: str, name: str, *, alias: str, description: str, tags: dict[str, Any]) -> "ModelVersion":

@@ -4,9 +4,9 @@ On Linux the command gets a network namespace of its own, in which there is loop
 user may do that too, where the system allows it. The kernel counts, for that namespace, what had no way to go: a
 connection, a datagram, a question to a name server, from whatever process. Afterwards those counts must be zero. A hook
 in every Python process that inherits `PYTHONPATH` notes who it was. Elsewhere the command runs as it is, and that is
-said.
+said, unless `CUT_OFF_REQUIRED` is set: then it does not run.
 
-Exit code: the command's own; 1 when it went well and something called out all the same.
+Exit code: the command's own; 1 when it went well and something called out all the same, or it did not run.
 """
 
 import ctypes
@@ -98,6 +98,9 @@ def attempts() -> dict[str, int]:
 
 def main(command: list[str]) -> int:
     why_not = "this is no Linux" if sys.platform != "linux" else refused()
+    if why_not and os.environ.get("CUT_OFF_REQUIRED"):
+        print(f"The network cannot be cut here ({why_not}), and CUT_OFF_REQUIRED forbids to go on.", file=sys.stderr)
+        return 1
     if why_not:
         print(f"The network cannot be cut here ({why_not}): going on with it.", flush=True)
         return subprocess.run(command, check=False).returncode

@@ -56,6 +56,7 @@ class Hub(Server):
         cut: `owner/name/path` -> after so many bytes of the file the connection breaks, once.
         held: `owner/name/path` -> after so many bytes nothing more comes, and `holding` is set.
         mute: when set, questions about repositories are in vain: the connection stands, and no answer comes.
+        xet: whether large files can be had over Xet as well, as they say; it is not answered.
         slow: `owner/name/path` -> seconds between one eighth of the file and the next.
     """
 
@@ -72,6 +73,7 @@ class Hub(Server):
         self.held: dict[str, int] = {}
         self.holding = threading.Event()
         self.mute = False
+        self.xet = False
         self.slow: dict[str, float] = {}
         super().__init__()
         self.elsewhere = f"http://localhost:{self.port}"
@@ -138,6 +140,8 @@ class Hub(Server):
                     self.answer(404, headers | {"X-Error-Code": "EntryNotFound"})
                 elif path.suffix in LARGE:
                     headers |= {"X-Linked-Etag": f'"{sha256(path)}"', "X-Linked-Size": str(path.stat().st_size)}
+                    if hub.xet:
+                        headers |= {"X-Xet-Hash": sha256(path), "X-Xet-Refresh-Route": f"{hub.url}/xet-token"}
                     self.answer(302, headers | {"Location": f"{hub.elsewhere}/cdn/{repo}/{name}?{SIGNATURE}"})
                 else:
                     self.content(repo, name, headers | {"ETag": f'"{git_hash(path)}"'})

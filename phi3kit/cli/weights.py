@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, help="The models' files: list, fit, fetch, verify, remove.")
 
 Name = Annotated[str, typer.Argument(help="A name of the catalog, a folder, or a hub id.")]
-Any = Annotated[str | None, typer.Argument(metavar="[NAME]", help="As for fetch; without it, all.", show_default=False)]
+OneOrAll = Annotated[
+    str | None, typer.Argument(metavar="[NAME]", help="As for fetch; without it, all.", show_default=False)
+]
 Force = Annotated[bool, typer.Option("--force", help="Go on although disk or memory look too small.")]
 
 
@@ -24,8 +26,7 @@ def list_() -> None:
     from phi3kit.doctor import cached, discreet
     from phi3kit.weights import CATALOG
 
-    def row(name: str, form: str, size: int, *rest: str) -> None:
-        context, licence, here = rest
+    def row(name: str, form: str, size: int, context: str, licence: str, here: str) -> None:
         typer.echo(f"{discreet(name):<22}  {form:<10}  {_gb(size):>7}  {context:>7}  {licence:<10}  {here}")
 
     def here(items: list["Cached"]) -> str:
@@ -50,7 +51,7 @@ def list_() -> None:
 
 @app.command()
 def fit(
-    name: Any = None,
+    name: OneOrAll = None,
     measure: Annotated[bool, typer.Option("--measure", help="Try it, and tell how far off the estimate was.")] = False,
 ) -> None:
     """Tell whether a model fits this machine, and how many tokens a second to expect."""
@@ -102,18 +103,18 @@ def fetch(
 
 
 @app.command()
-def verify(name: Any = None) -> None:
+def verify(name: OneOrAll = None) -> None:
     """Hash every file that is here; exit code 1 when one is not what it was."""
     from phi3kit.doctor import cached
 
     damaged = False
-    for item in _of(name) if name else cached.found():
+    for item in _of(name) if name else [item for item in cached.found() if not item.old]:
         wrong = cached.damage(item)
         damaged |= bool(wrong)
         typer.echo(f"{item}: {wrong or 'intact'}")
         if wrong:
-            again = "remove" if item.old or item.form == "files" else "fetch"
-            typer.echo(f'  phi3kit weights {again} "{item.name}"')
+            again = "remove" if item.form == "files" else "fetch"
+            typer.echo("  phi3kit weights " + ("remove --old" if item.old else f'{again} "{item.name}"'))
     raise typer.Exit(int(damaged))
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
+import os
 import re
 import secrets
 import shutil
@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from phi3kit.errors import WeightsError
-from phi3kit.weights import export, store
+from phi3kit.weights import export, store, tiny_recipe
 from phi3kit.weights.catalog import CATALOG
 from phi3kit.weights.folders import checkpoint_lacks, onnx_lacks
+from phi3kit.weights.hub import repo_id
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,8 @@ def damage(item: Cached) -> str | None:
     The hub's cache names files by their hashes, and `hub` keeps a receipt of them where files cannot be links (on some
     Windows), so this needs no network; 1.4 GB take about a second.
     """
+    from huggingface_hub.utils.sha import git_hash
+
     if not item.from_hub:
         return store.damage(item.folder)
     for receipt in _receipts(item.folder):
@@ -76,7 +79,7 @@ def damage(item: Cached) -> str | None:
         if name.is_symlink() and not name.is_file():
             return f"{name.name} is missing"
     for blob in sorted((item.folder / "blobs").glob("*")):
-        hashed = {64: store.file_hash, 40: _git_hash}.get(len(blob.name))
+        hashed = {64: store.file_hash, 40: lambda blob: git_hash(blob.read_bytes())}.get(len(blob.name))
         if hashed and hashed(blob) != blob.name:
             changed = [name.name for name in names if name.is_file() and name.samefile(blob)]
             return f"{', '.join(changed) or blob.name} has changed"
@@ -109,9 +112,12 @@ def remove(item: Cached) -> None:
 
 
 def _built() -> Iterator[Cached]:
-    seen = set()
-    places = [path for path in store.root().glob("*/*") if re.fullmatch(r"[0-9a-f]{12}|aside-.*", path.name)]
-    for place in sorted(places, key=lambda path: (path.parent.name, -path.stat().st_mtime)):
+    seen, made = set(), {}
+    for path in store.root().glob("*/*"):
+        if re.fullmatch(r"[0-9a-f]{12}|aside-.*", path.name):
+            with contextlib.suppress(FileNotFoundError):  # a build sweeps away what is aside
+                made[path] = path.stat().st_mtime
+    for place in sorted(made, key=lambda path: (path.parent.name, -made[path])):
         kind, recipe = place.parent.name, {}
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             recipe = json.loads((place / store.MANIFEST).read_text(encoding="utf-8"))["recipe"]
@@ -128,9 +134,7 @@ def _built() -> Iterator[Cached]:
 
 def _today(recipe: dict[str, str]) -> dict[str, str]:
     """The recipe by which the same thing would be built today."""
-    from phi3kit.weights.tiny import build
-
-    tiny = {path.name: store.file_hash(path) for path in (Path(build.__file__), build.LEARNED)}
+    tiny = tiny_recipe()
     if "checkpoint" not in recipe:
         return tiny
     own = recipe["checkpoint"].startswith("tiny ")
@@ -138,7 +142,7 @@ def _today(recipe: dict[str, str]) -> dict[str, str]:
 
 
 def _fetched(repository: Path) -> Cached:
-    repo, size = repository.name.removeprefix("models--").replace("--", "/"), _size(repository)
+    repo, size = repo_id(repository), _size(repository)
     for entry in CATALOG.values():
         if repo == entry.checkpoint:
             lacks = checkpoint_lacks(_snapshot(repository, entry.revision))
@@ -158,6 +162,7 @@ def _snapshot(repository: Path, revision: str) -> Path:
 def _remove_repository(folder: Path) -> None:
     from huggingface_hub import scan_cache_dir
 
+    # Not the folder alone: of what `hf download` brought over Xet, the bytes lie in a store that repositories share.
     cache = scan_cache_dir(folder.parent)
     repos = [repo for repo in cache.repos if repo.repo_path.name == folder.name]
     cache.delete_revisions(*(revision.commit_hash for repo in repos for revision in repo.revisions)).execute()
@@ -172,13 +177,8 @@ def _receipts(repository: Path) -> Iterator[Path]:
 
 def _size(folder: Path) -> int:
     sizes = {}
-    for path in folder.rglob("*"):
+    for path in (Path(place, name) for place, _, names in os.walk(folder) for name in names):
         with contextlib.suppress(FileNotFoundError):  # a build under way takes its files along
             stat = path.stat()
-            sizes[stat.st_dev, stat.st_ino] = 0 if path.is_dir() else stat.st_size  # a file may have several names
+            sizes[stat.st_dev, stat.st_ino] = stat.st_size  # a file may have several names
     return sum(sizes.values())
-
-
-def _git_hash(path: Path) -> str:
-    content = path.read_bytes()
-    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()

@@ -50,8 +50,11 @@ def packages() -> Found:
     if other:
         more = f" and {len(other) - 6} more" if len(other) > 6 else ""
         own = Path(sys.prefix) == tracking.ROOT / ".venv"
-        remedy = "python3 install.py" if own else f"{sys.executable} -m pip install -r {pins}"
-        yield "fix", f"phi3kit {__version__}, {', '.join(other[:6])}{more}", f"Put the tested versions back: {remedy}"
+        install = "python install.py" if os.name == "nt" else "python3 install.py"
+        # No path: the report hides the home folder, and quotes would keep a shell from finding it again.
+        remedy = install if own else "with this environment active, python -m pip install -r requirements.txt"
+        remedy = f"Put the tested versions back, in the repository's folder: {remedy}"
+        yield "fix", f"phi3kit {__version__}, {', '.join(other[:6])}{more}", remedy
     else:
         yield "ok", f"phi3kit {__version__}, {named}; all {len(wanted)} as tested", ""
 
@@ -126,8 +129,8 @@ def store_of_records() -> Found:
     if scheme == "sqlite":
         file = Path(rest.removeprefix("/"))
         if wrong := tracking.mismatch(file) if file.exists() else None:
-            what, _, remedy = wrong.partition(": in its folder, ")
-            yield "fix", what, f"In its folder, {remedy}"
+            what, _, remedy = wrong.rpartition(": ")
+            yield "fix", what, remedy[0].upper() + remedy[1:]
         else:
             yield "ok", f"{uri}, {'as this MLflow makes it' if file.exists() else 'made at the first run'}", ""
     elif scheme in ("http", "https"):
@@ -147,8 +150,13 @@ def store_of_records() -> Found:
 
 def ports() -> Found:
     """The ports that MLflow's pages and JupyterLab ask for."""
+    command = f"mlflow ui --port {MLFLOW + 1} --backend-store-uri"
+    if tracking.uri() == f"sqlite:///{(tracking.ROOT / 'mlflow.db').absolute().as_posix()}":
+        another = f"In the repository's folder: {command} sqlite:///mlflow.db"
+    else:
+        another = f"{command} with the address in MLFLOW_TRACKING_URI after it"
     remedies = {
-        MLFLOW: f"mlflow ui --port {MLFLOW + 1} --backend-store-uri {tracking.uri()}",
+        MLFLOW: another,
         JUPYTER: "JupyterLab takes the next free one by itself: use the address that it prints.",
     }
     for port, remedy in remedies.items():

@@ -24,10 +24,10 @@ def checkpoint(name: str | Path = "tiny") -> Path:
             hold them.
     """
     entry = resolve(name)
-    loading = f"Loading the checkpoint of {entry.name}"
-    room.need_memory(loading, entry.checkpoint_bytes or 0)  # before it is fetched
+    loading, smaller = f"Loading the checkpoint of {entry.name}", "a smaller model, or its ONNX form (--form onnx)"
+    room.need_memory(loading, entry.checkpoint_bytes or 0, smaller)  # before it is fetched
     folder = _checkpoint(entry)
-    room.need_memory(loading, weights_size(folder))
+    room.need_memory(loading, weights_size(folder), smaller)
     return folder
 
 
@@ -71,11 +71,17 @@ def onnx(name: str | Path = "tiny") -> Path:
     return folder
 
 
+def tiny_recipe() -> dict[str, str]:
+    """What decides every byte of `tiny`, each with its hash."""
+    from phi3kit.weights.tiny import build
+
+    return {path.name: store.file_hash(path) for path in (Path(build.__file__), build.LEARNED)}
+
+
 def _tiny() -> Path:
     from phi3kit.weights.tiny import build
 
-    sources = {path.name: store.file_hash(path) for path in (Path(build.__file__), build.LEARNED)}
-    return store.built("tiny-checkpoint", sources, build.build)
+    return store.built("tiny-checkpoint", tiny_recipe(), build.build)
 
 
 def _exported(entry: Entry) -> Path:

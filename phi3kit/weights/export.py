@@ -35,8 +35,8 @@ def recipe(checkpoint: str) -> dict[str, str]:
 def export(name: str, checkpoint: Path, folder: Path) -> None:
     """Write the int4 model of `checkpoint` into `folder`, with its tokenizer and its own generation defaults.
 
-    What it takes, by measurement: 2.4 GB of memory and 14 s on two cores for a checkpoint of 0.27 GB, 22.7 GB and
-    nine minutes of one core for one of 7.6 GB. On disk, the result: a third of the checkpoint, and the table of
+    What it takes, by measurement: 2.4 GB of memory and 14 s for a checkpoint of 0.27 GB, 22.7 GB and ten minutes
+    or more for one of 7.6 GB, most of it on one core. On disk, the result: a third of the checkpoint, and the table of
     embeddings in float32 unless it is the output layer too.
 
     Args:
@@ -53,8 +53,9 @@ def export(name: str, checkpoint: Path, folder: Path) -> None:
     shape = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
     table = 4 * shape.get("vocab_size", 0) * shape.get("hidden_size", 0)
     room.need_disk(f"Exporting {name} to ONNX", folder, int(0.35 * size + table))
-    seconds = f"about {5 + 70e-9 * size:.0f} s on two cores"
-    store.say(f"exporting {name} to int4 ONNX, once: {seconds}; Ctrl-C stops it and leaves nothing behind")
+    seconds = 10 + 70e-9 * size if size > 1e9 else 15
+    time = f"{seconds / 60:.0f} min" if seconds > 120 else f"{seconds:.0f} s"
+    store.say(f"exporting {name} to int4 ONNX, once: about {time}; Ctrl-C stops it and leaves nothing behind")
     with tempfile.TemporaryDirectory(prefix=f"{folder.name}-", dir=folder.parent) as scratch:
         done = child.run(
             *("onnxruntime_genai.models.builder", "-i", str(checkpoint.resolve()), "-o", str(folder.resolve())),

@@ -20,7 +20,7 @@ def checkpoint_lacks(folder: Path) -> str | None:
         if not (folder / shard).is_file():
             return shard
         if not _is_whole(folder / shard):
-            return f"a part of {shard}, which is cut short"
+            return f"a part of {shard}, which is cut short or damaged"
     return None if any((folder / f"tokenizer.{kind}").is_file() for kind in ("json", "model")) else "tokenizer.json"
 
 
@@ -69,9 +69,12 @@ def _is_whole(path: Path) -> bool:
         size = path.stat().st_size
         if not 0 < length <= size - 8:
             return False
-        header = json.loads(file.read(length))
-    ends = [tensor["data_offsets"][1] for name, tensor in header.items() if name != "__metadata__"]
-    return size == 8 + length + max(ends, default=0)
+        header = file.read(length)
+    try:
+        tensors = [tensor for name, tensor in json.loads(header).items() if name != "__metadata__"]
+        return size == 8 + length + max((tensor["data_offsets"][1] for tensor in tensors), default=0)
+    except (ValueError, LookupError, TypeError, AttributeError):  # no JSON, or not the JSON of a header
+        return False
 
 
 def _json(path: Path) -> dict:

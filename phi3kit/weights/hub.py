@@ -79,23 +79,23 @@ def fetch(repo: str, revision: str, include: Sequence[str], exclude: Sequence[st
                 raise
             store.say(f"the hub does not answer: {folder} is used as it is, and is checked another time")
             return folder
+        if wrong := {mismatch["path"]: mismatch["expected"] for mismatch in checked.mismatches}:
+            for name, blob in wrong.items():
+                (folder / name).unlink(missing_ok=True)
+                (folder.parents[1] / "blobs" / blob).unlink(missing_ok=True)
+            if damage:  # it was right once
+                receipt.unlink(missing_ok=True)
+                return fetch(repo, revision, include, exclude)
+            raise WeightsError(
+                f"{', '.join(wrong)} did not have the hash that {repo} publishes, and is deleted. Run this again to "
+                "fetch it anew; if it goes wrong twice, something between here and the hub changes what you download."
+            )
+        files = {name: (store.file_hash(folder / name), (folder / name).stat().st_size) for name in names}
     except (OSError, ValueError, RuntimeError, RevisionResolutionError, httpx.HTTPError) as error:
         command = ["hf", "download", repo, "--revision", revision]
         command += [word for pattern in include for word in ("--include", pattern)]
         command += [word for pattern in exclude for word in ("--exclude", pattern)]
         raise explained(error, repo, revision, offline, shlex.join(command)) from error
-    if wrong := {mismatch["path"]: mismatch["expected"] for mismatch in checked.mismatches}:
-        for name, blob in wrong.items():
-            (folder / name).unlink(missing_ok=True)
-            (folder.parents[1] / "blobs" / blob).unlink(missing_ok=True)
-        if damage:  # it was right once
-            receipt.unlink()
-            return fetch(repo, revision, include, exclude)
-        raise WeightsError(
-            f"{', '.join(wrong)} did not have the hash that {repo} publishes, and is deleted. Run this again to fetch "
-            "it anew; if it goes wrong twice, something between here and the hub changes what you download."
-        )
-    files = {name: (store.file_hash(folder / name), (folder / name).stat().st_size) for name in names}
     with contextlib.suppress(OSError):  # without a receipt the next call asks the hub again, no more
         receipt.parent.mkdir(parents=True, exist_ok=True)
         new = receipt.with_suffix(f".{os.getpid()}")
@@ -116,8 +116,13 @@ def revision(folder: Path) -> str:
     """
     for place in (folder, *folder.parents):
         if place.parent.name == "snapshots":
-            return f"{place.parents[1].name.removeprefix('models--').replace('--', '/', 1)}@{place.name}"
+            return f"{repo_id(place.parents[1])}@{place.name}"
     return "/".join(folder.parts[-2:])
+
+
+def repo_id(repository: Path) -> str:
+    """The hub id, `owner/name`, of a repository's folder in the hub's cache."""
+    return repository.name.removeprefix("models--").replace("--", "/", 1)
 
 
 def _bring(repo: str, commit: str, patterns: dict[str, list[str]]) -> tuple[Path, list[str]]:
@@ -146,8 +151,11 @@ def _bring(repo: str, commit: str, patterns: dict[str, list[str]]) -> tuple[Path
         time = f", {size / 6e8:.0f} min at 10 MB/s" if size > 6e8 else ""
         store.say(f"fetching {size / 1e6:,.1f} MB of {repo} into {cache}{time}. Ctrl-C is safe: whole files stay.")
     logging.getLogger("huggingface_hub.file_download").setLevel(logging.ERROR)  # its warnings show signed addresses
-    for path in missing:
-        hf_hub_download(repo, path, revision=commit, tqdm_class=Bar)
+    # Plain HTTP: there Ctrl-C, silence and a broken connection are tested; over Xet, the hub's own way, nothing is.
+    # Nor is a file then taken, damage and all, from the store that repositories share with Xet.
+    with _true("HF_HUB_DISABLE_XET"):
+        for path in missing:
+            hf_hub_download(repo, path, revision=commit, tqdm_class=Bar)
     _unlink(folder)
     return folder, list(wanted)
 
@@ -192,17 +200,22 @@ def _limited(request: httpx.Request) -> None:
     request.extensions["timeout"] = {kind: limits[kind] or constants.HF_HUB_DOWNLOAD_TIMEOUT for kind in limits}
 
 
-@contextlib.contextmanager
-def offline() -> Iterator[None]:
+def offline() -> contextlib.AbstractContextManager[None]:
     """Keep huggingface_hub off the network inside the block, as `HF_HUB_OFFLINE=1` does for a whole process.
 
     MLflow asks a hub for the card and the licence of any model that it logs, for `tiny` as well, which no hub has.
     """
+    return _true("HF_HUB_OFFLINE")
+
+
+@contextlib.contextmanager
+def _true(constant: str) -> Iterator[None]:
+    """Set a constant of huggingface_hub inside the block; it was read once from the environment."""
     from huggingface_hub import constants
 
-    before = constants.HF_HUB_OFFLINE  # read once from the environment; is_offline_mode() looks here
-    constants.HF_HUB_OFFLINE = True
+    before = getattr(constants, constant)
+    setattr(constants, constant, True)
     try:
         yield
     finally:
-        constants.HF_HUB_OFFLINE = before
+        setattr(constants, constant, before)

@@ -87,4 +87,4 @@ def _proxy(url: str) -> str | None:
     address = urlsplit(url)
     proxies = {} if proxy_bypass(address.hostname or "") else getproxies()
     proxy = proxies.get(address.scheme) or proxies.get("all")
-    return proxy and proxy.replace(f"{urlsplit(proxy).netloc.rpartition('@')[0]}@", "")
+    return proxy and re.sub(r"^(\w+://)?.*@", r"\1", proxy)

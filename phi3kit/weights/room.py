@@ -29,16 +29,17 @@ def need_disk(what: str, folder: Path, size: int) -> None:
         raise NoRoom(what, "disk", size, free, f"free some at {folder}, or name a larger place with {place}")
 
 
-def need_memory(what: str, size: int) -> None:
+def need_memory(what: str, size: int, smaller: str = "a smaller model") -> None:
     """Make sure that `size` bytes of memory are to be had.
 
     Args:
         what: what is about to happen, as the beginning of a sentence.
         size: bytes.
+        smaller: what would do with less.
 
     Raises:
         NoRoom: they are not.
     """
     _, free = machine.memory()
     if size > free and not os.environ.get(FORCE):
-        raise NoRoom(what, "memory", size, free, "close other programs and notebooks, or take a smaller model")
+        raise NoRoom(what, "memory", size, free, f"close other programs and notebooks, or take {smaller}")

@@ -22,6 +22,12 @@ def test_a_checkpoint_is_fetched_whole_at_its_commit_and_nothing_else_is(hub, cl
     assert "Ctrl-C is safe" in client.said
 
 
+def test_a_file_that_can_be_had_over_xet_comes_over_plain_http(hub, client):
+    hub.xet = True
+    assert files(client.path("checkpoint")) == hub.fetched(PHI_3.checkpoint) == WANTED
+    assert not any("xet" in path for _, path in hub.requests)
+
+
 def test_an_onnx_model_is_its_nested_folder_alone(hub, client):
     folder = client.path("onnx")
     assert folder.parts[-2:] == ONNX.parts
@@ -112,6 +118,16 @@ def test_a_byte_that_flipped_in_the_cache_is_found_and_repaired_or_refused(hub, 
     assert f"{name} has changed" in client.said
     assert {Path(each).name for each in hub.fetched(PHI_3.checkpoint) | hub.fetched(PHI_3.onnx_repo)} == {name}
     assert client.path(form, HF_HUB_OFFLINE="1") == path.parent
+
+
+def test_a_damaged_file_that_cannot_be_deleted_names_the_folder(client):
+    path = client.path("checkpoint") / SHARD
+    path.write_bytes(flipped(path.read_bytes()))
+    read_only = "import pathlib\ndef unlink(path, **_): raise PermissionError(13, 'Permission denied', str(path))\n"
+    done = client.run(sys.executable, "-c", f"{read_only}pathlib.Path.unlink = unlink\n{ASK}", "checkpoint", PHI_3.name)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "HF_HOME" in done.stderr
 
 
 def test_a_damaged_file_that_the_hub_does_not_repair_is_refused(hub, client):

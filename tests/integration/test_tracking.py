@@ -119,12 +119,27 @@ def test_another_versions_store_stays_as_it_is_and_what_to_do_is_said(house, tmp
     store = database(house / "mlflow.db", sql)
     before = store.read_bytes()
     said = run(house, SAYS, tmp_path)["said"]
-    assert why in said and "`mv mlflow.db mlflow-before.db` makes room for a new one" in said
+    assert why in said and "move it away, say to mlflow-before.db, and a new one is made" in said
     assert store.read_bytes() == before
-    command = said.split("`")[1]  # the next command to type does what the sentence says
-    subprocess.run(command, shell=True, cwd=house, check=True, capture_output=True)
+    if sql is OLDER:  # what the sentence says, done as it says it
+        assert ": copy it to mlflow-before.db, then type `" in said
+        shutil.copy(store, house / "mlflow-before.db")
+        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+        subprocess.run(said.split("`")[1], shell=True, cwd=house, env=os.environ | {"PATH": path}, check=True)
+    else:
+        store.rename(house / "mlflow-before.db")
     assert run(house, SAYS, tmp_path) == {"said": "", "runs": ["from another MLflow"] if sql is OLDER else []}
     assert (house / "mlflow-before.db").read_bytes() == before
+
+
+def test_a_store_that_cannot_be_read_now_is_not_to_be_moved_away(house, tmp_path):
+    run(house, 'tracking.use("phi3kit"); print("{}")', tmp_path)
+    with contextlib.closing(sqlite3.connect(house / "mlflow.db")) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        said = run(house, SAYS, tmp_path)["said"]
+    next_step = "end what uses it or check its permissions, then try again."
+    assert said == f"{house / 'mlflow.db'} cannot be read now (database is locked): {next_step}"
+    assert run(house, SAYS, tmp_path)["said"] == ""
 
 
 KILLED = """

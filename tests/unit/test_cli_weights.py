@@ -82,11 +82,12 @@ def test_list_shows_the_whole_catalog_and_what_is_here_of_it_and_beyond(caches):
     phi_3_onnx()
     fetched(PHI_3.checkpoint, PHI_3.revision, {"config.json": b"{}"})
     fetched("some/one", "main", {"README.md": b"read"})
+    fetched("some/two--dashes", "main", {"README.md": b"read"})
     built("my-model-onnx", f"{caches / 'my-model'} 1234")
     table = here()
     assert table["phi-3-mini-4k-instruct", "ONNX"] == "whole"
     assert table["phi-3-mini-4k-instruct", "checkpoint"] == "part"
-    assert table["some/one", "files"] == "whole"
+    assert table["some/one", "files"] == table["some/two--dashes", "files"] == "whole"
     assert table[str(caches / "my-model"), "ONNX"] == "whole"
 
 
@@ -97,7 +98,9 @@ def test_an_export_that_a_newer_one_or_another_version_replaced_is_old(caches):
     other = built("n-onnx", f"{caches / 'n'} 1", onnxruntime="1.0")
     left = second.with_name("aside-1234")
     left.mkdir()
+    left.with_name("aside-5678").symlink_to("gone")  # as one that a build sweeps away at this moment
     assert {item.folder: item.old for item in cached.found()} == {first: True, second: False, other: True, left: True}
+    assert call("verify").count("intact") == 1, "what is old, or being built, is not asked for"
     call("remove", "--old", "--yes")
     assert [item.folder for item in cached.found()] == [second]
     assert "Freed 0.00 GB" in call("remove", "--old")

@@ -1,8 +1,11 @@
 """The doctor: each check on a patient made ill on purpose, what no line may tell, and the command around it."""
 
+import contextlib
 import getpass
 import json
+import os
 import socket
+import sqlite3
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
@@ -96,7 +99,12 @@ def test_packages_are_compared_with_the_pins_of_the_checkout(tmp_path, monkeypat
     assert verdict == "fix"
     assert "numpy 2." in what and "instead of ==1.0, absent-thing missing instead of ==2.0" in what
     assert "rich" not in what and "elsewhere" not in what
-    assert remedy.endswith("requirements.txt")
+    assert remedy.endswith(
+        "in the repository's folder: with this environment active, python -m pip install -r requirements.txt"
+    )
+    monkeypatch.setattr(checks.sys, "prefix", str(tmp_path / ".venv"))
+    ((_, _, remedy),) = found(checks.packages)
+    assert remedy.endswith(": python install.py" if os.name == "nt" else ": python3 install.py")
 
 
 def test_a_disk_that_is_nearly_full_or_closed_says_which_variable_names_another(tmp_path, monkeypatch):
@@ -146,13 +154,30 @@ def test_a_server_of_records_and_the_hub_are_asked_once_each(server, monkeypatch
     assert "is not asked" in found(checks.hub)[0][1]
 
 
-def test_a_port_in_use_is_a_note_with_another(server, monkeypatch, closed):
+def test_a_store_that_another_keeps_locked_is_told_to_wait_for(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{(tmp_path / 'mlflow.db').as_posix()}")
+    with contextlib.closing(sqlite3.connect(tmp_path / "mlflow.db")) as other:
+        other.execute("CREATE TABLE alembic_version (version_num TEXT)")
+        other.execute("BEGIN EXCLUSIVE")
+        ((verdict, what, remedy),) = found(checks.store_of_records)
+    assert (verdict, what.endswith("mlflow.db cannot be read now (database is locked)")) == ("fix", True)
+    assert remedy == "End what uses it or check its permissions, then try again."
+
+
+def test_a_port_in_use_is_a_note_with_another(server, tmp_path, monkeypatch, closed):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    monkeypatch.setattr(tracking, "ROOT", tmp_path / "my repo")
     monkeypatch.setattr(checks, "MLFLOW", server.server_port)
     monkeypatch.setattr(checks, "JUPYTER", closed)
     taken, free = found(checks.ports)
     assert taken[:2] == ("note", f"{server.server_port} is taken")
-    assert f"--port {server.server_port + 1} " in taken[2]
+    command = f"mlflow ui --port {server.server_port + 1} --backend-store-uri"
+    assert taken[2] == f"In the repository's folder: {command} sqlite:///mlflow.db"
     assert free == ("ok", f"{closed} is free", "")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{(tmp_path / 'a b' / 'mine.db').as_posix()}")
+    assert found(checks.ports)[0][2] == f"{command} with the address in MLFLOW_TRACKING_URI after it"
 
 
 def test_telemetry_that_somebody_turned_on_is_a_note(monkeypatch):

@@ -1,6 +1,7 @@
 """Will it fit, how fast: the arithmetic, and what it reads from a folder."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -10,7 +11,7 @@ from phi3kit.doctor.fit import Form
 from phi3kit.errors import WeightsError
 from phi3kit.weights import CATALOG, Entry
 
-QUIET = 35.5e9  # bytes a second that two cores of the machine read on which the figures below were measured
+QUIET = 35.5e9  # bytes a second that two cores read
 PHI_3_SHAPE = Form("ONNX", 2_600_000_000, 3_200_000_000, 2_200_000_000, 32)
 
 
@@ -19,18 +20,19 @@ def of(name: str, form: str) -> Form:
 
 
 @pytest.mark.parametrize(
-    ("form", "cores", "measured"),
+    ("form", "bandwidth", "measured"),
     [
-        (of("tiny", "ONNX"), 2, 190),
-        (of("tiny", "ONNX"), 1, 140),
-        (of("tiny", "checkpoint"), 2, 40),
-        (PHI_3_SHAPE, 2, 11.3),
-        (PHI_3_SHAPE, 1, 7.4),
+        (of("tiny", "ONNX"), 35.5e9, 190),
+        (of("tiny", "ONNX"), 48e9, 260),
+        (of("tiny", "checkpoint"), 48e9, 51),
+        (PHI_3_SHAPE, 35.5e9, 11.3),
+        (replace(PHI_3_SHAPE, read=2_890_000_000), 43.9e9, 13.2),  # exported with some matrices in 8 bits
+        (of("phi-3-mini-4k-instruct", "checkpoint"), 43.9e9, 3.3),  # random weights of its shape
     ],
     ids=lambda value: value.form if isinstance(value, Form) else str(value),
 )
-def test_the_arithmetic_gives_what_was_measured_within_a_fifth(form, cores, measured):
-    assert form.tokens_per_second(QUIET, cores) == pytest.approx(measured, rel=0.2)
+def test_the_arithmetic_gives_what_was_measured_within_a_fifth(form, bandwidth, measured):
+    assert form.tokens_per_second(bandwidth, 2) == pytest.approx(measured, rel=0.2)
 
 
 def test_memory_is_the_limit_however_many_cores_and_more_of_it_is_faster():

@@ -126,7 +126,7 @@ def test_the_workflow_is_careful():
     steps = [step for job in workflow["jobs"].values() for step in job["steps"]]
     assert [step["uses"] for step in steps if "uses" in step and not re.search("@[0-9a-f]{40}$", step["uses"])] == []
     assert [step["run"] for step in steps if "${{" in step.get("run", "")] == []  # nothing of others becomes a command
-    assert {"run": ".ci/run"} in workflow["jobs"]["everything"]["steps"]
+    assert {"run": ".ci/run", "env": {"CUT_OFF_REQUIRED": "1"}} in workflow["jobs"]["everything"]["steps"]
     caches = {step["with"].get("cache-dependency-path") for step in steps if "setup-python" in step.get("uses", "")}
     assert caches == {"requirements.txt"}
 

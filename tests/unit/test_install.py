@@ -168,7 +168,8 @@ def test_a_failed_update_leaves_the_environment_that_worked(installer):
 def test_what_it_needs_is_said_in_a_sentence(installer, monkeypatch):
     monkeypatch.setattr(installer.module.shutil, "disk_usage", lambda place: Room(1e9))
     with pytest.raises(
-        SystemExit, match=r"needs about 2\.5 GB of disk, and 1\.0 GB are free .* then type `python3? install"
+        SystemExit,
+        match=r"needs about 2\.5 GB of disk, and 1\.0 GB are free .* or set PHI3KIT_FORCE=1 if you know better, then",
     ):
         installer.main()
     monkeypatch.setenv("PHI3KIT_FORCE", "1")
@@ -206,6 +207,31 @@ def old_pythons() -> list:
     return pythons
 
 
+@pytest.mark.skipif(os.name == "nt", reason="nobody waits there")
+@pytest.mark.parametrize("mode", [0o644, 0o444])
+def test_a_second_window_says_that_it_waits_and_goes_on_after_the_first(installer, monkeypatch, mode):
+    import fcntl
+
+    installer.module.PINS.chmod(mode)
+    first = installer.module.wait_for_others()
+    assert first.writable() == os.access(installer.module.PINS, os.W_OK)
+    real, asked = fcntl.flock, []
+
+    def flock(file, how):  # the first window is done while the second one waits
+        asked.append(how)
+        if not how & fcntl.LOCK_NB:
+            assert installer.said == ["Another window is installing here: waiting for it. Ctrl-C ends the wait."]
+            first.close()
+        real(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    installer.module.wait_for_others().close()
+    assert asked == [fcntl.LOCK_EX | fcntl.LOCK_NB, fcntl.LOCK_EX]
+    installer.said.clear()
+    installer.module.wait_for_others().close()
+    assert installer.said == []
+
+
 @pytest.mark.skipif(os.name == "nt", reason="makes a program of a name by a link")
 @pytest.mark.parametrize("python", old_pythons())
 @pytest.mark.parametrize("newer", [True, False])
@@ -219,14 +245,35 @@ def test_an_old_python_is_told_of_a_newer_one(python, newer, tmp_path):
     done = subprocess.run([python, ROOT / "install.py"], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 1
-    assert "This needs Python 3.11 or newer" in done.stderr
+    assert done.stderr.startswith("This needs Python 3.11, 3.12 or 3.13, and ")
     command = "make run PYTHON=python3.12" if newer else "downloads/, then type `make run PYTHON=python3.11"
     assert command in done.stderr
 
 
-def test_an_old_python_ends_before_anything_else_is_read(monkeypatch):
-    monkeypatch.setattr(sys, "version_info", (3, 10, 1, "final", 0))
-    with pytest.raises(SystemExit, match=r"needs Python 3\.11 or newer, and .* is 3\.10: "):
+@pytest.mark.parametrize(("minor", "fits"), [(10, False), (11, True), (12, True), (13, True), (14, False), (15, False)])
+def test_a_python_without_wheels_for_the_pins_ends_before_anything_else_is_read(monkeypatch, tmp_path, minor, fits):
+    monkeypatch.setattr(sys, "version_info", (3, minor, 1, "final", 0))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    if fits:
+        assert "main" in runpy.run_path(str(ROOT / "install.py"))
+        return
+    sentence = rf"^This needs Python 3\.11, 3\.12 or 3\.13, and .* is 3\.{minor}: get one from .*, then type `"
+    with pytest.raises(SystemExit, match=sentence):
+        runpy.run_path(str(ROOT / "install.py"))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="makes a program of a name by a script")
+def test_a_python_that_is_too_new_is_no_way_out(monkeypatch, tmp_path):
+    for name in ("python3.13", "python3.14"):
+        (tmp_path / name).write_text("#!/bin/sh\nexit 0\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setattr(sys, "version_info", (3, 14, 0, "final", 0))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("MAKELEVEL", raising=False)
+    with pytest.raises(SystemExit, match=r" is 3\.14: type `python3\.13 install\.py`\.$"):
+        runpy.run_path(str(ROOT / "install.py"))
+    (tmp_path / "python3.13").unlink()
+    with pytest.raises(SystemExit, match=r" is 3\.14: get one "):
         runpy.run_path(str(ROOT / "install.py"))
 
 
@@ -236,10 +283,14 @@ def test_an_old_python_ends_before_anything_else_is_read(monkeypatch):
         ({"PIP_INDEX_URL": "http://127.0.0.1:9/simple"}, "pip reaches no package index: check the network"),
         (
             {"PIP_INDEX_URL": "https://pypi.invalid/simple", "HTTPS_PROXY": "http://ann:secret@127.0.0.1:9"},
-            "pip cannot get through the proxy 127.0.0.1:9: check HTTPS_PROXY, then type",
+            "pip cannot get through the proxy 127.0.0.1:9: check HTTPS_PROXY \\(http://...\\), then type",
+        ),
+        (
+            {"PIP_INDEX_URL": "https://pypi.invalid/simple", "HTTPS_PROXY": "ann:secret@127.0.0.1:9"},
+            "pip cannot get through the proxy 127.0.0.1:9: check HTTPS_PROXY \\(http://...\\), then type",
         ),
     ],
-    ids=["no network", "a proxy that is down"],
+    ids=["no network", "a proxy that is down", "one without http:// before it"],
 )
 def test_where_nothing_can_be_fetched_one_sentence_says_so(monkeypatch, tmp_path, environment, sentence):
     for name in [name for name in os.environ if name.upper().startswith("PIP_") or name.upper().endswith("_PROXY")]:

@@ -102,11 +102,22 @@ def test_a_checkpoint_folder_that_lacks_a_file_is_refused_by_its_name(checkpoint
             form(checkpoint)
 
 
-@pytest.mark.parametrize("damage", [lambda old: old[:-1], lambda old: old[:5], lambda old: old + b"?"])
-def test_a_shard_of_the_wrong_length_is_seen_without_reading_it_all(checkpoint, damage):
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda old: old[:-1],
+        lambda old: old[:5],
+        lambda old: old + b"?",
+        lambda old: old[:9] + bytes([old[9] ^ 1]) + old[10:],
+        lambda old: old[:9] + bytes([old[9] ^ 128]) + old[10:],
+        lambda old: old.replace(b"data_offsets", b"data_offsetr"),
+        lambda old: (2).to_bytes(8, "little") + b"[]" + old,
+    ],
+)
+def test_a_shard_of_the_wrong_length_or_with_a_damaged_header_is_seen_without_reading_it_all(checkpoint, damage):
     shard = checkpoint / "b.safetensors"
     shard.write_bytes(damage(shard.read_bytes()))
-    with pytest.raises(WeightsError, match=r"b\.safetensors, which is cut short"):
+    with pytest.raises(WeightsError, match=r"b\.safetensors, which is cut short or damaged"):
         weights.checkpoint(checkpoint)
 
 

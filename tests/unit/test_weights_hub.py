@@ -31,6 +31,21 @@ def test_a_certificate_of_a_company_names_the_variable():
     assert "SSL_CERT_FILE" in str(explained(error, "someone/something", "main", False, ""))
 
 
+@pytest.mark.parametrize("scheme", ["", "http://", "socks5://"])
+def test_the_password_of_a_proxy_is_not_shown(monkeypatch, scheme):
+    from huggingface_hub import constants
+
+    for name in ("https_proxy", "no_proxy"):  # they would count before those in capitals
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HTTPS_PROXY", f"{scheme}me:pass@phrase@proxy:3128")
+    monkeypatch.setenv("NO_PROXY", "localhost")
+    monkeypatch.setattr(constants, "ENDPOINT", "https://hub.invalid")
+    for error in (httpx.ProxyError("407 Proxy Authentication Required"), httpx.ConnectError("no route")):
+        said = str(explained(error, "someone/something", "main", False, ""))
+        assert f"proxy {scheme}proxy:3128" in said
+        assert "phrase" not in said
+
+
 @pytest.mark.parametrize(
     ("folder", "said"),
     [
