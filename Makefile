@@ -4,7 +4,7 @@
 # make notebooks  execute the notebooks in place and keep the new outputs
 # make pins       write requirements.txt anew from the ranges in pyproject.toml (UPDATE=--upgrade for newer versions)
 # make conda-environment  what conda would make of environment.yml, tried in a temporary folder
-# make first-hour  installs in bad places, again and again: no network, a full disk, interrupted; some ten minutes
+# make first-hour  installs in bad places, again and again: no network, a full disk, interrupted; some twenty minutes
 # make clean      remove what runs left
 #
 # TORCH=cuda make run takes PyPI's build of torch instead of the CPU build.

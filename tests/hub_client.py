@@ -5,6 +5,8 @@ import os
 import random
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 from hub_server import Hub
@@ -77,6 +79,13 @@ class Client:
         assert done.returncode == 1, done.stderr
         assert "Traceback" not in done.stderr
         return done.stderr
+
+
+def until(met: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 120
+    while not met():
+        assert time.monotonic() < deadline, "in vain"
+        time.sleep(0.02)
 
 
 def shard(seed: int, size: int = 20_000) -> bytes:

@@ -3,7 +3,6 @@
 Only answers go to stdout; whatever else there is to say goes to stderr.
 """
 
-import os
 import re
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
@@ -44,12 +43,9 @@ def chat(
     from phi3kit import weights
     from phi3kit.chat import ChatTemplate
     from phi3kit.generation import Engine, Options
-    from phi3kit.weights import room
 
     # Before anything is fetched, so that a wrong value is told at once.
     options = Options(**{name: given[name] for name in Options.model_fields if given.get(name) is not None})
-    if force:
-        os.environ[room.FORCE] = "1"
     folder = weights.onnx(model)
     Conversation(Engine(folder), ChatTemplate(folder), options, system).run(model)
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from phi3kit.cli.weights import Force
 from phi3kit.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -26,16 +27,11 @@ def run(
     parameter: Annotated[
         list[str] | None, typer.Option("-p", metavar="NAME=VALUE", help="A parameter of the notebook; may be repeated.")
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Go on although disk or memory look too small.")] = False,
+    force: Force = False,
 ) -> None:
     """Run notebooks; keep each executed one, and a page of it, under runs/."""
-    import os
-
-    from phi3kit.weights import room
     from phi3kit.workbook import runner
 
-    if force:
-        os.environ[room.FORCE] = "1"  # the kernel inherits it
     given = {}
     for text in parameter or ():
         name, equals, value = text.partition("=")

@@ -1,5 +1,6 @@
 """`phi3kit weights`: what is here of which model, what it takes to have it, and whether it fits."""
 
+import os
 import sys
 import time
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -7,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from phi3kit.errors import InvalidRequest, WeightsError
+from phi3kit.weights import room
 
 if TYPE_CHECKING:
     from phi3kit.doctor.cached import Cached
@@ -17,7 +19,14 @@ Name = Annotated[str, typer.Argument(help="A name of the catalog, a folder, or a
 OneOrAll = Annotated[
     str | None, typer.Argument(metavar="[NAME]", help="As for fetch; without it, all.", show_default=False)
 ]
-Force = Annotated[bool, typer.Option("--force", help="Go on although disk or memory look too small.")]
+
+
+def _forced(force: bool) -> None:
+    if force:
+        os.environ[room.FORCE] = "1"  # a kernel inherits it
+
+
+Force = Annotated[bool, typer.Option("--force", help="Go on although disk or memory look too small.", callback=_forced)]
 
 
 @app.command("list")
@@ -87,13 +96,8 @@ def fetch(
     force: Force = False,
 ) -> None:
     """Obtain a model's files, both forms; fetch or build only what is missing."""
-    import os
-
     from phi3kit import weights
-    from phi3kit.weights import room
 
-    if force:
-        os.environ[room.FORCE] = "1"
     for wanted in [form] if form else ["checkpoint", "onnx"]:
         start = time.monotonic()
         folder = getattr(weights, wanted)(name)

@@ -20,7 +20,7 @@ from phi3kit.doctor import cached
 from phi3kit.errors import WeightsError
 from phi3kit.weights import store
 from phi3kit.weights.catalog import Entry
-from phi3kit.weights.folders import checkpoint_lacks, onnx_lacks
+from phi3kit.weights.folders import checkpoint_lacks, onnx_lacks, weights_size
 
 # By form: bytes of weights that one core multiplies in a second, and seconds for each layer besides.
 CORE = {"checkpoint": 31e9, "ONNX": 60e9}
@@ -102,7 +102,7 @@ def forms(entry: Entry) -> list[Form]:
 
 def _checkpoint(folder: Path) -> Form:
     layers = json.loads((folder / "config.json").read_text(encoding="utf-8"))["num_hidden_layers"]
-    size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    size = weights_size(folder)
     return Form("checkpoint", size, _memory(size), size, layers, size, folder)
 
 

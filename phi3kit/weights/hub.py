@@ -45,7 +45,7 @@ def fetch(repo: str, revision: str, include: Sequence[str], exclude: Sequence[st
         WeightsError: the files could not be had, or are not what the hub publishes.
     """
     import httpx
-    from huggingface_hub import HfApi, constants, is_offline_mode, resolve_revision, snapshot_download
+    from huggingface_hub import constants, is_offline_mode, resolve_revision, snapshot_download
     from huggingface_hub.errors import RevisionResolutionError
 
     offline, damage = is_offline_mode(), None
@@ -72,20 +72,16 @@ def fetch(repo: str, revision: str, include: Sequence[str], exclude: Sequence[st
             return folder
         folder, names = _bring(repo, commit, patterns)
         try:
-            _limit_silence()
-            checked = HfApi().verify_repo_checksums(repo, revision=commit)
+            wrong = _expelled(repo, commit, folder)
         except httpx.TransportError:
             if damage:
                 raise
             store.say(f"the hub does not answer: {folder} is used as it is, and is checked another time")
             return folder
-        if wrong := {mismatch["path"]: mismatch["expected"] for mismatch in checked.mismatches}:
-            for name, blob in wrong.items():
-                (folder / name).unlink(missing_ok=True)
-                (folder.parents[1] / "blobs" / blob).unlink(missing_ok=True)
-            if damage:  # it was right once
-                receipt.unlink(missing_ok=True)
-                return fetch(repo, revision, include, exclude)
+        if wrong and damage:  # it was right once
+            receipt.unlink(missing_ok=True)
+            return fetch(repo, revision, include, exclude)
+        if wrong:
             raise WeightsError(
                 f"{', '.join(wrong)} did not have the hash that {repo} publishes, and is deleted. Run this again to "
                 "fetch it anew; if it goes wrong twice, something between here and the hub changes what you download."
@@ -158,6 +154,18 @@ def _bring(repo: str, commit: str, patterns: dict[str, list[str]]) -> tuple[Path
             hf_hub_download(repo, path, revision=commit, tqdm_class=Bar)
     _unlink(folder)
     return folder, list(wanted)
+
+
+def _expelled(repo: str, commit: str, folder: Path) -> list[str]:
+    """Delete from the cache what has not the hash that the hub gives for it; return the names of that."""
+    from huggingface_hub import HfApi
+
+    _limit_silence()
+    mismatches = HfApi().verify_repo_checksums(repo, revision=commit).mismatches
+    for mismatch in mismatches:
+        (folder / mismatch["path"]).unlink(missing_ok=True)
+        (folder.parents[1] / "blobs" / mismatch["expected"]).unlink(missing_ok=True)
+    return [mismatch["path"] for mismatch in mismatches]
 
 
 def _sweep(cache: Path, repo: str) -> None:

@@ -3,12 +3,10 @@
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hub_client import ONNX, ONNX_WANTED, PHI_3, SHARD, WANTED, files, shard
+from hub_client import ONNX, ONNX_WANTED, PHI_3, SHARD, WANTED, files, shard, until
 from hub_server import SIGNATURE, Proxy
 
 MB = 2**20
@@ -21,13 +19,6 @@ def large(hub) -> bytes:
     content = shard(2, 24 * MB)
     (hub.root / NAME).write_bytes(content)
     return content
-
-
-def until(met: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 120
-    while not met():
-        assert time.monotonic() < deadline, "in vain"
-        time.sleep(0.05)
 
 
 def unfinished(client) -> list[Path]:

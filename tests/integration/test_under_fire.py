@@ -22,6 +22,7 @@ from pathlib import Path
 import phi3_shape
 import psutil
 import pytest
+from hub_client import ASK, until
 from hub_server import Hub
 
 from phi3kit import weights
@@ -36,15 +37,6 @@ pytestmark = [
 ]
 SEED = 20
 HUB_ID = f"someone/small@{7:040x}"
-ASK = """
-import sys
-from phi3kit import weights
-from phi3kit.errors import WeightsError
-try:
-    print(getattr(weights, sys.argv[1])(sys.argv[2]))
-except WeightsError as error:
-    sys.exit(str(error))
-"""
 
 
 @pytest.fixture(scope="module")
@@ -261,11 +253,6 @@ def test_ctrl_c_in_the_middle_of_the_work_ends_it_in_one_sentence_and_leaves_not
     assert said.startswith("Interrupted")
     assert said.count("\n") == 1
     assert tiny.left() == []
-
-
-def until(true: Callable[[], object]) -> None:
-    while not true():
-        time.sleep(0.02)
 
 
 # A disk too small: a tmpfs that nobody else sees.
