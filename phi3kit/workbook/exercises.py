@@ -14,6 +14,9 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from phi3kit.errors import Phi3KitError
+
+_ID = re.compile(r"(?:exercise|stub|check|hints|solution)-(\w+?)(?:-\d)?")
 _BLOCK = re.compile(r"^```python\n(.*?)\n```$", re.MULTILINE | re.DOTALL)
 
 
@@ -36,22 +39,22 @@ class Exercise:
     solutions: tuple[str, ...]
 
 
+class Incomplete(Phi3KitError):
+    """An exercise lacks a cell or a part of its solution; the message names it."""
+
+
 def exercises(notebook: Any) -> list[Exercise]:
     """The exercises of a notebook, in order.
 
     Args:
         notebook: as nbformat reads it.
+
+    Raises:
+        Incomplete: an exercise lacks a cell, or its solution has not one block for each stub.
     """
     sources = {cell.id: cell.source for cell in notebook.cells}
-    found = []
-    for id_, source in sources.items():
-        if id_.startswith("check-"):
-            name = id_.removeprefix("check-")
-            title = sources[f"exercise-{name}"].splitlines()[0].lstrip("# ")
-            stubs = tuple(sources[stub] for stub in _stubs(notebook, name))
-            solutions = tuple(_BLOCK.findall(sources.get(f"solution-{name}", "")))
-            found.append(Exercise(name, title, stubs, source, solutions))
-    return found
+    names = dict.fromkeys(found[1] for id_ in sources if (found := _ID.fullmatch(id_)))
+    return [_exercise(name, notebook, sources) for name in names]
 
 
 def for_learners(notebook: Any) -> Any:
@@ -61,7 +64,7 @@ def for_learners(notebook: Any) -> Any:
         notebook: as nbformat reads it; stays as it is.
     """
     made = _without_outputs(notebook)
-    made.cells = [cell for cell in made.cells if "solution" not in cell.metadata.get("tags", ())]
+    made.cells = [cell for cell in made.cells if not cell.id.startswith("solution-")]
     return made
 
 
@@ -70,13 +73,31 @@ def solved(notebook: Any) -> Any:
 
     Args:
         notebook: as nbformat reads it; stays as it is.
+
+    Raises:
+        Incomplete: an exercise has no solution, or is not complete otherwise.
     """
     made = _without_outputs(notebook)
     cells = {cell.id: cell for cell in made.cells}
     for one in exercises(notebook):
+        if not one.solutions:
+            raise Incomplete(f"The exercise {one.name} has no solution: add the cell solution-{one.name}.")
         for stub, solution in zip(_stubs(notebook, one.name), one.solutions, strict=True):
             cells[stub].source = solution
     return made
+
+
+def _exercise(name: str, notebook: Any, sources: dict[str, str]) -> Exercise:
+    missing = [f"{part}-{name}" for part in ("exercise", "check", "hints") if f"{part}-{name}" not in sources]
+    stubs = tuple(sources[stub] for stub in _stubs(notebook, name))
+    solutions = tuple(_BLOCK.findall(sources.get(f"solution-{name}", "")))
+    if missing or not stubs:
+        raise Incomplete(f"The exercise {name} is not complete: add the cell {(missing or [f'stub-{name}'])[0]}.")
+    if f"solution-{name}" in sources and len(solutions) != len(stubs):
+        counts = f"{len(stubs)} stubs and {len(solutions)} solutions"
+        raise Incomplete(f"The exercise {name} has {counts}: give each stub one block of Python in solution-{name}.")
+    title = sources[f"exercise-{name}"].splitlines()[0].lstrip("# ")
+    return Exercise(name, title, stubs, sources[f"check-{name}"], solutions)
 
 
 def _stubs(notebook: Any, name: str) -> list[str]:

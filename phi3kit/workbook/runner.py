@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from phi3kit.errors import NotebookFailed
 from phi3kit.workbook import kernel, places, results
+from phi3kit.workbook.page import page
 from phi3kit.workbook.parameters import checked
 
 
@@ -95,7 +96,7 @@ def run(
         html = executed.with_suffix(".html")
         if not executed.exists():  # ended before papermill wrote anything
             nbformat.write(nbformat.read(source, as_version=4), executed)
-        html.write_text(_page(executed), encoding="utf-8")
+        html.write_text(page(executed), encoding="utf-8")
     return Outcome(source.stem, verdict, seconds, executed, html, results.read(executed), error)
 
 
@@ -187,15 +188,3 @@ def _new_folder(runs: Path, name: str) -> Path:
         except FileExistsError:
             continue  # another run of the same notebook began within this second
     raise NotebookFailed(f"{runs} has no free name for a run of {name}: try again.")
-
-
-def _page(executed: Path) -> str:
-    """An executed notebook as HTML; the recorded results, which no page can show, are left out."""
-    import nbformat
-    from nbconvert import HTMLExporter
-
-    notebook = nbformat.read(executed, as_version=4)
-    for cell in notebook.cells:
-        if cell.cell_type == "code":
-            cell.outputs = [output for output in cell.outputs if set(output.get("data", "-")) != {results.MEDIA_TYPE}]
-    return HTMLExporter().from_notebook_node(notebook, {"metadata": {"name": executed.stem}})[0]

@@ -10,6 +10,7 @@ import papermill
 import pytest
 import yaml
 
+from phi3kit.workbook.exercises import exercises
 from phi3kit.workbook.parameters import checked, defaults
 from phi3kit.workbook.places import NOTEBOOKS, ROOT, STORY, notebooks
 from phi3kit.workbook.refresh import tidied
@@ -113,6 +114,30 @@ def test_the_committed_results_are_what_the_lessons_say():
     assert (custom["rows"], custom["refused"]) == (2, 400)
     assert custom["first_tokens_agree"][0] >= 5
     assert custom["decode_ratio"] > 1.5
+
+
+def test_it_has_four_to_six_exercises_each_complete_and_numbered_in_order(notebook):
+    found = exercises(notebook)
+    sources = {cell.id: cell.source for cell in notebook.cells}
+    tags = {cell.id: cell.metadata.get("tags", []) for cell in notebook.cells}
+    assert 4 <= len(found) <= 6
+    for number, one in enumerate(found, start=1):
+        assert re.match(rf"### Exercise {number}: [A-Z]", sources[f"exercise-{one.name}"])
+        assert len(one.solutions) == len(one.stubs)
+        assert re.fullmatch(rf"check\.{one.name}\(.*\)", one.check)
+        assert tags[f"check-{one.name}"] == ["check", "nbval-check-output"]
+        assert tags[f"stub-{one.name}"] == ["exercise"]
+        hints, solution = sources[f"hints-{one.name}"], sources[f"solution-{one.name}"]
+        assert re.findall(r"<summary>(.*?)</summary>", hints) == ["Hint 1", "Hint 2"]
+        assert re.findall(r"<summary>(.*?)</summary>", solution) == ["Solution"]
+
+
+def test_untouched_exercises_pass_no_check_and_say_what_to_do(path, notebook):
+    verdicts = read(path)
+    for one in exercises(notebook):
+        verdict = verdicts[f"check:{one.name}"]
+        assert len(verdict["right"]) < verdict["of"]
+        assert all(verdict[label].strip() for label in ("came", "expected", "hint"))
 
 
 def test_the_kit_is_imported_before_the_libraries_whose_telemetry_it_switches_off(notebook):

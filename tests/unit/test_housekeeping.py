@@ -34,10 +34,12 @@ def loaded(name: str):
     return yaml.safe_load(text(name))
 
 
-def make_test() -> list[str]:
-    """The commands of `make test` that check without running a model."""
-    recipe = re.search(r"^test: install\n((?:\t.*\n)+)", text("Makefile"), re.MULTILINE)[1]
-    return [line.strip().removeprefix("$(BIN)/") for line in recipe.partition("\t$(BIN)/phi3kit")[0].splitlines()]
+def make_lint() -> list[str]:
+    """The commands of `make lint`, with which `make check` and `make test` begin."""
+    assert re.search("^test: lint$", text("Makefile"), re.MULTILINE)
+    assert re.search("^check: lint$", text("Makefile"), re.MULTILINE)
+    recipe = re.search(r"^lint: install\n((?:\t.*\n)+)", text("Makefile"), re.MULTILINE)[1]
+    return [line.strip().removeprefix("$(BIN)/") for line in recipe.splitlines()]
 
 
 def test_the_version_is_the_same_everywhere():
@@ -106,11 +108,11 @@ def test_the_notice_names_what_tiny_is_made_from():
 
 
 def test_commits_and_other_systems_are_checked_as_make_test_checks():
-    lint = make_test()
-    assert len(lint) == 3
+    lint = make_lint()
+    assert len(lint) == 4
     hooks = [hook for repo in loaded(".pre-commit-config.yaml")["repos"] for hook in repo["hooks"]]
     hooked = [" ".join(hook["args"]) for hook in hooks]
-    assert hooked[:3] == lint
+    assert hooked[:4] == lint
     assert {"pytest -q tests/unit"} < set(hooked)
     assert [path for line in hooked for path in re.findall(r"tests/\S+", line) if not (ROOT / path).exists()] == []
     quick = loaded(".github/workflows/checks.yml")["jobs"]["quick"]["steps"][-1]["run"].splitlines()

@@ -1,0 +1,96 @@
+"""The page of a notebook that ran under papermill: whole without a network, and open to everybody."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+
+from phi3kit.workbook.page import MERMAID
+from phi3kit.workbook.places import NOTEBOOKS, RUNS, notebooks
+
+pytestmark = [pytest.mark.browser, pytest.mark.tiny]
+
+NAMES = [path.stem for path in notebooks()]
+RUN = """
+import sys
+from pathlib import Path
+from phi3kit.workbook.runner import run
+print(run(sys.argv[1], runs=Path(sys.argv[2])).require().html)
+"""
+NO_ALT = "No description has been provided for this image"  # nbconvert's words
+
+
+@pytest.fixture(scope="module")
+def pages(browser, tmp_path_factory):
+    """Each notebook run once, in a process of its own: Playwright's event loop is running in this one."""
+    store, made = tmp_path_factory.mktemp("store"), {}
+    env = os.environ | {"MLFLOW_TRACKING_URI": f"sqlite:///{(store / 'mlflow.db').as_posix()}"}
+    for name in NAMES:
+        command = [sys.executable, "-c", RUN, str(NOTEBOOKS / f"{name}.ipynb"), str(store / "runs")]
+        done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr[-2000:]
+        made[name] = Path(done.stdout.splitlines()[-1])
+    return made
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def file(request, pages):
+    return pages[request.param]
+
+
+@pytest.fixture(scope="module", params=["light", "dark"])
+def page(request, browser, file):
+    """The page as a reader of a light or a dark screen opens it; `asked` holds what it asked for, itself included."""
+    opened = browser.new_page(viewport={"width": 1100, "height": 1400}, color_scheme=request.param)
+    opened.scheme, opened.asked = request.param, []
+    opened.on("request", lambda request: opened.asked.append(request.url))
+    opened.goto(file.as_uri())
+    yield opened
+    opened.close()
+
+
+def test_it_asks_for_nothing_but_itself(page, file):
+    assert [url for url in page.asked if not url.startswith("data:")] == [file.as_uri()]
+
+
+def test_no_error_and_no_warning_is_on_it(page):
+    assert page.locator("[data-mime-type='application/vnd.jupyter.stderr']").all_inner_texts() == []
+
+
+def test_it_is_light_or_dark_as_the_system_is(page):
+    shade = page.locator("body").evaluate("body => getComputedStyle(body).backgroundColor.match(/\\d+/)[0]")
+    assert int(shade) > 200 if page.scheme == "light" else int(shade) < 60
+
+
+def test_on_paper_it_is_light(page):
+    page.emulate_media(media="print")
+    shade = page.locator("body").evaluate("body => getComputedStyle(body).backgroundColor.match(/\\d+/)[0]")
+    page.emulate_media(media="screen")
+    assert int(shade) > 200
+
+
+def test_every_picture_is_drawn_and_has_an_alternative_text(page, file):
+    cells = nbformat.read(file.with_suffix(".ipynb"), as_version=4).cells
+    pictures = sum("image/png" in output.get("data", {}) for cell in cells for output in cell.get("outputs", ()))
+    diagrams = sum(len(MERMAID.findall(cell.source)) for cell in cells if cell.cell_type == "markdown")
+    images = page.locator("img")
+    assert images.count() == pictures + diagrams, "a diagram is missing: type `python tests/browser/draw.py`"
+    assert all(images.evaluate_all("images => images.map(image => image.naturalWidth)"))
+    assert {"", NO_ALT, None}.isdisjoint(image.get_attribute("alt") for image in images.all())
+
+
+def test_it_bars_nobody(page):
+    """Headings in order, contrast, landmarks, language, title, and nothing told by colour alone: no rule of axe's."""
+    found = Axe().run(page).response["violations"]
+    assert [(one["id"], one["impact"], [node["html"][:200] for node in one["nodes"]]) for one in found] == []
+
+
+def test_it_is_kept_as_a_picture(page, file):
+    (RUNS / "browser").mkdir(parents=True, exist_ok=True)
+    picture = RUNS / "browser" / f"{file.stem}-page-{page.scheme}.png"
+    page.screenshot(path=picture, full_page=True)
+    assert picture.stat().st_size > 100_000

@@ -1,0 +1,237 @@
+"""Pictures drawn from made-up measurements: what they say without colour, without a pointer and without eyes."""
+
+import io
+import re
+from html.parser import HTMLParser
+
+import nbformat
+import numpy as np
+import onnx
+import pandas as pd
+import pytest
+from nbformat.v4 import new_code_cell, new_notebook, new_output
+
+from phi3kit.workbook.compare import FIGURES
+from phi3kit.workbook.page import page
+from phi3kit.workbook.pictures import (
+    Picture,
+    Step,
+    coloured,
+    memory_curves,
+    parting,
+    plot,
+    rounding,
+    signature_tree,
+    time_line,
+)
+from phi3kit.workbook.pictures.memory import Memory
+from phi3kit.workbook.pictures.weights import four_bit_matrices
+
+HOSTILE = '<script>alert("1")</script>'
+STEPS = [
+    Step("The", 0.9, (("A", 0.06), ("It", 0.03), ("One", 0.002))),
+    Step(" cat", 0.3, ((HOSTILE, 0.29), ("\n", 0.1), (" dog", 0.05), (" cow", 0.04))),
+    Step(HOSTILE, 0.001, ((" ", 0.9),)),
+    Step("\n", 1.0, ()),
+]
+FIGURE_TABLE = pd.DataFrame({"unit": FIGURES, "pipeline": 2.0, "Phi3Chat": 1.0}, index=list(FIGURES))
+MEASURED = pd.DataFrame(
+    {
+        "long question": [0.0, 1.5, 0.25, 300, 8],
+        "short & last": [1.75, 0.5, 0.25, 9, 5],
+    },
+    index=["queue", "prefill", "decode", "tokens read", "tokens written"],
+).T
+EVENTS = {"MLflow": 0.2, "model": 0.6, "first answer": 0.8}
+MEMORY = {
+    "pipeline": Memory([0.1, 0.3, 0.6, 0.8, 2.0], [10.0, 200.0, 400.0, 900.0, 5000.0], EVENTS),
+    "Phi3Chat": Memory([0.1, 0.3, 0.6, 0.8, 2.0], [10.0, 150.0, 300.0, 350.0, 5000.0], EVENTS),
+}
+PICTURES = {"bars": plot(FIGURE_TABLE), "time line": time_line(MEASURED), "memory": memory_curves(MEMORY)}
+
+
+class Reader(HTMLParser):
+    """What is left of a page without its styles and pointers, and every tag in it."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.text, self.tags, self.attributes = "", [], []
+        self.feed(html)
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+    def handle_starttag(self, tag, attrs) -> None:
+        self.tags.append(tag)
+        self.attributes += [(tag, *one) for one in attrs]
+
+
+def luminance(rgb: str) -> float:
+    return float(np.dot([0.299, 0.587, 0.114], [int(part) for part in rgb.split(",")]))
+
+
+@pytest.mark.parametrize("marked", [coloured(STEPS), parting({HOSTILE: STEPS, "b": STEPS[:1] + STEPS[2:]})])
+def test_a_token_is_text_and_never_markup(marked):
+    seen = Reader(marked.html)
+    assert "script" not in seen.tags
+    assert HOSTILE in seen.text
+    titles = [value for _, name, value in seen.attributes if name == "title"]
+    assert any(HOSTILE in title for title in titles)
+
+
+def test_each_token_carries_its_probability_as_a_number_and_white_space_can_be_seen():
+    seen = Reader(coloured(STEPS).html)
+    assert seen.tags.count("sub") == len(STEPS)
+    line = seen.text.partition("The same as a table")[0]
+    assert line.split("\u2009") == ["The90", " cat30", f"{HOSTILE}<1", "↵100"]
+    assert "cat (30 %)" in coloured(STEPS).plain
+
+
+def test_the_runners_up_stand_in_a_table_too():
+    rows = re.findall("<tr><td>(.*?)</td></tr>", coloured(STEPS).html)
+    assert rows[0].split("</td><td>") == ["The", "90 %", "A 6 %, It 3 %, One &lt;1 %"]
+    assert rows[1].split("</td><td>")[0] == "␣cat"
+    assert "cow" not in rows[1]  # three are enough
+    assert coloured(STEPS).html.count("<details>") == 1
+
+
+def test_the_less_likely_the_darker_in_grey_too_with_black_text_on_it():
+    html = coloured([Step("a", p, ()) for p in (1.0, 0.7, 0.4, 0.0)]).html
+    grounds = [luminance(rgb) for rgb in re.findall(r"background:rgb\(([\d,]+)\);color:#111", html)]
+    assert grounds == sorted(grounds, reverse=True)
+    assert grounds[0] - grounds[-1] > 50
+    assert grounds[-1] > 150  # 4.5 to 1 against black begins at about 120
+
+
+def test_where_two_answers_part_is_marked_and_said():
+    one = [STEPS[0], Step(" cat", 0.3, ((" dog", 0.28), (" cow", 0.05)))]
+    other = [STEPS[0], Step(" dog", 0.31, ((" hen", 0.2), (" ox", 0.1)))]
+    marked = parting({"left": one, "right": other})
+    assert Reader(marked.html).tags.count("b") == 2
+    assert "[cat30]" in Reader(marked.html).text
+    said = (
+        "They part at token 2. There left holds “cat” for 30 % likely and “dog” for 28 %; "
+        "right holds “dog” for 31 % and “cat” for less than 10 %."
+    )
+    assert said in marked.plain
+    assert said in Reader(marked.html).text
+
+
+@pytest.mark.parametrize("other", [STEPS, STEPS[:2]])
+def test_answers_that_do_not_part_are_said_to_agree(other):
+    marked = parting({"left": STEPS, "right": other})
+    assert f"They say the same for {len(other)} tokens" in marked.plain
+    assert "<b>" not in marked.html
+
+
+@pytest.mark.parametrize("picture", PICTURES.values(), ids=PICTURES)
+def test_a_picture_carries_its_words_to_the_page(picture, tmp_path):
+    data, metadata = picture._repr_mimebundle_()
+    output = new_output("execute_result", data=data, metadata=metadata, execution_count=1)
+    nbformat.write(new_notebook(cells=[new_code_cell("1", outputs=[output])]), tmp_path / "executed.ipynb")
+    shown = Reader(page(tmp_path / "executed.ipynb")).attributes
+    assert [value for tag, name, value in shown if (tag, name) == ("img", "alt")] == [picture.alt]
+
+
+@pytest.mark.parametrize("picture", PICTURES.values(), ids=PICTURES)
+def test_a_picture_is_small_and_opaque(picture):
+    from PIL import Image
+
+    with Image.open(io.BytesIO(picture.png())) as image:
+        assert image.convert("RGBA").getextrema()[3] == (255, 255)
+        assert 800 <= image.width <= 1100
+    assert len(picture.png()) < 60_000
+
+
+def words(picture: Picture) -> str:
+    (panel,) = picture.figure.axes
+    return " | ".join(text.get_text() for text in panel.texts)
+
+
+def test_the_bars_have_a_panel_for_each_figure_from_zero_and_differ_by_hatching():
+    panels = PICTURES["bars"].figure.axes
+    assert [panel.get_title() for panel in panels] == [f"{name} ({unit})" for name, unit in FIGURES.items()]
+    assert all(panel.get_ylim()[0] == 0 for panel in panels)
+    assert all([bar.get_height() for bar in panel.patches] == [2.0, 1.0] for panel in panels)
+    assert all(panel.patches[0].get_hatch() != panel.patches[1].get_hatch() for panel in panels)
+    assert "load: pipeline 2 s, Phi3Chat 1 s" in PICTURES["bars"].alt
+
+
+def test_the_time_line_ends_where_the_parts_add_up_and_names_them():
+    picture = PICTURES["time line"]
+    bars = picture.figure.axes[0].patches
+    assert [bars[2].get_x() + bars[2].get_width(), bars[5].get_x() + bars[5].get_width()] == [1.75, 2.5]
+    assert len({bar.get_hatch() for bar in bars}) == 3
+    assert all(part in words(picture) for part in ("queue", "prefill", "decode"))
+    for said in (words(picture), picture.alt):
+        assert "short & last: waits 1.75 s, reads 9 tokens in 0.50 s, writes 5 in 0.25 s" in said
+
+
+def test_the_memory_is_drawn_up_to_the_first_answer_with_a_line_of_its_own_for_each():
+    picture = PICTURES["memory"]
+    lines = [line for line in picture.figure.axes[0].lines if len(line.get_xdata()) > 1]
+    assert [max(line.get_ydata()) for line in lines] == [900.0, 350.0]
+    assert lines[0].get_linestyle() != lines[1].get_linestyle()
+    assert "pipeline: at most 900 MB" in words(picture)
+    assert "first answer" in words(picture)
+    assert "Phi3Chat: at most 350 MB; MLflow after 0.2 s, model after 0.6 s, first answer after 0.8 s" in picture.alt
+
+
+@pytest.mark.parametrize("in_jupyter", [False, True])
+def test_a_signature_is_a_tree_of_its_fields(in_jupyter, monkeypatch):
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: in_jupyter)
+    from mlflow.models import ModelSignature
+    from mlflow.types.schema import AnyType, Array, ColSpec, DataType, Map, Object, Property, Schema
+    from mlflow.types.schema import ParamSchema as Params
+    from mlflow.types.schema import ParamSpec as Param
+
+    call = Object([Property("name", DataType.string), Property("note[/]", DataType.string, required=False)])
+    inputs = [ColSpec(Array(call), "calls"), ColSpec(Map(AnyType()), "extras", required=False)]
+    params = [Param("stop", DataType.string, [], (-1,)), Param("seed", DataType.long, None)]
+    signature = ModelSignature(Schema(inputs), Schema([ColSpec("string")]), Params(params))
+    assert signature_tree(signature).splitlines() == [
+        "signature",
+        "├── inputs",
+        "│   ├── calls: list of object",
+        "│   │   ├── name: string",
+        "│   │   └── note[/]: string, optional",
+        "│   └── extras: map from string to Any, optional",
+        "├── outputs",
+        "│   └── (unnamed): string",
+        "└── params",
+        "    ├── stop: list of string, [] unless given",
+        "    └── seed: long, None unless given",
+    ]
+    assert signature_tree(signature, "outputs").splitlines()[1:] == ["└── outputs", "    └── (unnamed): string"]
+
+
+def onnx_model(folder, bits, with_zeros):
+    """Two rows of 64 weights in blocks of 32, packed as onnxruntime's MatMulNBits has them."""
+    levels = np.random.default_rng(0).integers(0, 16, (2, 2, 32), dtype=np.uint8)
+    tensors = {
+        "model.layers.3.attn.o_proj.MatMul.qweight": levels[..., ::2] | levels[..., 1::2] << 4,
+        "scales": np.array([0.5, 1.0, 2.0, 4.0], np.float32),
+        "zeros": np.array([3 | 7 << 4, 15], np.uint8),
+    }
+    names = list(tensors)[: 3 if with_zeros else 2]
+    shape = {"K": 64, "N": 2, "bits": bits, "block_size": 32}
+    node = onnx.helper.make_node("MatMulNBits", ["x", *names], ["y"], domain="com.microsoft", **shape)
+    held = [onnx.numpy_helper.from_array(array, name) for name, array in tensors.items()]
+    onnx.save(onnx.helper.make_model(onnx.helper.make_graph([node], "g", [], [], held)), folder / "model.onnx")
+    return levels
+
+
+@pytest.mark.parametrize(("with_zeros", "zeros"), [(True, [3, 7, 15, 0]), (False, [8, 8, 8, 8])])
+def test_four_bit_matrices_are_unpacked(tmp_path, with_zeros, zeros):
+    levels = onnx_model(tmp_path, 4, with_zeros)
+    ((name, found, scales, found_zeros),) = four_bit_matrices(tmp_path)
+    assert name == "model.layers.3.self_attn.o_proj.weight"
+    np.testing.assert_array_equal(found, levels)
+    assert scales.ravel().tolist() == [0.5, 1.0, 2.0, 4.0]
+    assert found_zeros.ravel().tolist() == zeros
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_where_there_is_nothing_to_compare_it_is_said(tmp_path, bits):
+    onnx_model(tmp_path, bits, True)
+    assert "No matrix" in rounding(tmp_path, tmp_path).plain
