@@ -30,6 +30,8 @@ RAN = """() => {
     const cells = [...jupyterapp.shell.currentWidget.content.model.cells].filter(cell => cell.type === 'code');
     return cells[0].executionCount && cells.every(cell => cell.executionState === 'idle');
 }"""
+SAVED = """theme => jupyterapp.serviceManager.settings.fetch('@jupyterlab/apputils-extension:themes')
+    .then(saved => saved.raw.includes(theme))"""
 SCROLLED = """([panel, y]) => new Promise(done => {
     panel.scrollTo(0, y);
     requestAnimationFrame(() => requestAnimationFrame(() => done(panel.scrollTop + panel.clientHeight)));
@@ -92,10 +94,11 @@ class Notebook:
     def reopen_in(self, theme: str) -> None:
         """In another theme. A diagram keeps the colours of the one that it was drawn in, hence anew."""
         self.menu("Settings", "Theme", f"JupyterLab {theme}")
-        light = str(theme == "Light").lower()
-        self.page.wait_for_function(f"document.body.dataset.jpThemeLight === '{light}'")
+        self.page.wait_for_function(SAVED, arg=f"JupyterLab {theme}")
         self.page.reload()
         self.page.wait_for_function(DRAWN)
+        light = str(theme == "Light").lower()
+        self.page.wait_for_function(f"document.body.dataset.jpThemeLight === '{light}'")
 
     def screens(self) -> Iterator[bytes]:
         """A picture of each screen, from the top to the end."""
