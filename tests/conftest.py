@@ -73,3 +73,9 @@ def models(logged):
     import mlflow
 
     return {name: mlflow.pyfunc.load_model(str(folder)) for name, folder in logged.items()}
+
+
+@pytest.fixture(scope="session")
+def executed(tmp_path_factory) -> Path:
+    """A folder for notebooks that one test executed and another looks at, each with its page."""
+    return tmp_path_factory.mktemp("executed")

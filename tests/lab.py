@@ -55,10 +55,12 @@ def started(notebooks: Path, home: Path) -> Iterator[dict[str, Any]]:
 
 
 def _answering(server: subprocess.Popen, home: Path) -> dict[str, Any]:
-    while server.poll() is None:
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    deadline = time.monotonic() + 120
+    while server.poll() is None and time.monotonic() < deadline:
         try:
             info = json.loads(next((home / "jupyter_runtime_dir").glob("jpserver-*.json")).read_text())
-            urllib.request.urlopen(f"{info['url']}api/status?token={info['token']}").close()
+            direct.open(f"{info['url']}api/status?token={info['token']}", timeout=10).close()
             return info
         except (StopIteration, ValueError, OSError):
             time.sleep(0.1)
@@ -99,6 +101,7 @@ class Notebook:
         self.page.wait_for_function(DRAWN)
         light = str(theme == "Light").lower()
         self.page.wait_for_function(f"document.body.dataset.jpThemeLight === '{light}'")
+        self.theme = theme
 
     def screens(self) -> Iterator[bytes]:
         """A picture of each screen, from the top to the end."""

@@ -50,7 +50,7 @@ def _tell(path: Path, report: "Report") -> None:
         colour = "green" if mark.right == mark.of else "yellow"
         typer.echo(typer.style(f"  {mark.right} of {mark.of}  ", fg=colour) + _plain(mark.title))
         for label, text in mark.told.items():
-            typer.echo(f"          {label + ':':<10}" + _plain(text).replace("\n", "\n" + " " * 20))
+            typer.echo(f"          {label + ':':<13}" + _plain(text).replace("\n", "\n" + " " * 23))
     for trouble in report.troubles:
         typer.echo(f"  {_plain(trouble)}")
     typer.secho(f"  {report.right} of {report.of} in all", bold=True)

@@ -69,13 +69,16 @@ def _measured(model_uri: str, max_tokens: int) -> dict[str, Any]:
     command = [sys.executable, "-m", "phi3kit.workbook.compare", model_uri, str(max_tokens)]
     start, seconds, megabytes = time.time(), [], []
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment) as child:
-        while True:
-            try:
-                said, errors = child.communicate(timeout=LOOK_EVERY)
-                break
-            except subprocess.TimeoutExpired:
+        try:
+            while True:
+                with suppress(subprocess.TimeoutExpired):
+                    said, errors = child.communicate(timeout=LOOK_EVERY)
+                    break
                 megabytes.append(_resident(child.pid))
                 seconds.append(time.time() - start)
+        except BaseException:  # Ctrl-C, too
+            child.kill()
+            raise
     if child.returncode:
         raise Phi3KitError(f"{model_uri} could not be measured:\n" + "\n".join(errors.splitlines()[-6:]))
     found = json.loads(said.splitlines()[-1])
@@ -88,10 +91,10 @@ def _resident(pid: int) -> float:
     import psutil
 
     held = 0
-    with suppress(psutil.NoSuchProcess):
+    with suppress(psutil.Error):
         process = psutil.Process(pid)
         for one in (process, *process.children(recursive=True)):
-            with suppress(psutil.NoSuchProcess):
+            with suppress(psutil.Error):
                 held += one.memory_info().rss
     return held / 1e6
 

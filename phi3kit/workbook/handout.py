@@ -19,7 +19,7 @@ FOLDER = places.ROOT / "handout"
 TAKEN = ("phi3kit", ".jupyter", "install.py", "pyproject.toml", "requirements.txt", "environment.yml", "MLproject")
 TAKEN += ("LICENSE", "NOTICE")
 TARGETS = ("run", "lab", "clean", "install")  # of the Makefile; the others are for those who change the workbook
-MARK = ".handout"  # holds the notebooks' hash: a folder in which somebody worked is not replaced
+MARK = ".handout"  # holds the hash of notebooks/*.ipynb: a folder in which these were changed is not replaced
 
 README = """# Phi-3 as an MLflow model: your copy of the workbook
 
@@ -40,11 +40,14 @@ If something does not work, `.venv/bin/phi3kit doctor` (on Windows `.venv\\Scrip
 
 
 class NotReplaced(Phi3KitError):
-    """The folder to write is not one of ours, or somebody worked in it; it stays as it is."""
+    """The folder to write is not one of ours, or its notebooks were changed; it stays as it is."""
 
 
 def write(kind: Literal["learner", "solutions"], to: Path | None = None) -> Path:
-    """Write a folder aside and move it into place; an older one is replaced only if it is ours and as it was written.
+    """Write a folder aside and move it into place.
+
+    An older one is replaced only if it was written by this, and its `notebooks/*.ipynb` are as they were written. No
+    other file in it is looked at: what was changed or put elsewhere goes with it.
 
     Args:
         kind: `learner`: all that is needed to work through the workbook, without solutions, outputs and tests;
@@ -56,7 +59,7 @@ def write(kind: Literal["learner", "solutions"], to: Path | None = None) -> Path
 
     Raises:
         Incomplete: an exercise lacks a cell or its solution.
-        NotReplaced: something else lies there.
+        NotReplaced: something else lies there, or its notebooks were changed.
     """
     import nbformat
 
@@ -119,12 +122,16 @@ def _hash(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def main(kind: Literal["learner", "solutions"]) -> None:
-    """Write the folder of that kind, and say where it lies.
+def main(words: list[str]) -> None:
+    """Write the folder of a kind, and say where it lies.
 
     Args:
-        kind: see `write`.
+        words: those of the command line: the kind, see `write`, and no other.
     """
+    if words not in (["learner"], ["solutions"]):
+        print("Say which folder to write: `learner` or `solutions`, one of them.", file=sys.stderr)
+        sys.exit(2)
+    kind = words[0]
     try:
         where = places.shown(write(kind))
     except Phi3KitError as error:
@@ -134,4 +141,4 @@ def main(kind: Literal["learner", "solutions"]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(sys.argv[1:])

@@ -1,7 +1,8 @@
 """The process between a grader and a notebook: it runs the notebook in a kernel, and ends all of it at a limit.
 
-It ends everything, too, when its standard input ends, as it does when whoever started it is gone. `sandbox.run` starts
-it: `python -m phi3kit.workbook.keeper FOLDER LIMITS [cut]`.
+It ends everything, too, when its standard input ends, as it does when whoever started it is gone. A process whose
+own parent has ended is found on Linux alone, and may outlive the run elsewhere. `sandbox.run` starts the keeper:
+`python -m phi3kit.workbook.keeper FOLDER LIMITS [cut]`.
 """
 
 import asyncio
@@ -53,8 +54,9 @@ class _Run:
         import nbformat
 
         self.folder, self.limits, self.cut = folder, limits, cut
-        given, self.troubles, self.finished = json.loads((folder / RAN).read_text(encoding="utf-8"))
-        self.notebook = nbformat.from_dict(given)
+        given = json.loads((folder / RAN).read_text(encoding="utf-8"))
+        self.notebook, self.troubles = nbformat.from_dict(given["notebook"]), given["troubles"]
+        self.over = False  # whether it came to its last cell, or the troubles say why not
         self.where, self.failed, self.ended = "The notebook", False, ""
         self.begun, self.cell_begun = time.monotonic(), float("inf")
         self.printed = self.calls = self.uncalled = 0
@@ -86,10 +88,10 @@ class _Run:
         threading.Thread(target=self._guard, daemon=True).start()
         try:
             await client.async_execute()
-            self.finished = True
         except RuntimeError:  # nbclient's DeadKernelError, or a kernel that never answered
             self._look_for_calls()
             self.troubles.append(f"{self.where} {self.ended or 'ended the kernel'}: everything was stopped there.")
+        self.over = True
         self._save()
 
     def end(self, why: str) -> None:
@@ -138,7 +140,8 @@ class _Run:
 
     def _save(self) -> None:
         aside = self.folder / f"{RAN}.aside"
-        aside.write_text(json.dumps([self.notebook, self.troubles, self.finished]), encoding="utf-8")
+        ran = {"notebook": self.notebook, "troubles": self.troubles, "over": self.over}
+        aside.write_text(json.dumps(ran), encoding="utf-8")
         aside.replace(self.folder / RAN)
 
 

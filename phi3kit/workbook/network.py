@@ -22,7 +22,8 @@ REFUSE = "CUT_OFF_REFUSE"  # whether it also refuses
 HOOK = """
 import os, sys
 
-EVENTS = {"socket." + name for name in ("connect", "sendto", "getaddrinfo", "gethostbyname", "gethostbyaddr")}
+EVENTS = {"socket." + name for name in ("connect", "sendto", "sendmsg", "getaddrinfo")}
+EVENTS |= {"socket.gethostbyname", "socket.gethostbyaddr"}
 NOTES, REFUSE = os.environ.get("CUT_OFF_NOTES"), os.environ.get("CUT_OFF_REFUSE")
 
 def watch(event, given):
@@ -80,7 +81,9 @@ def refused() -> str:
         return "this is no Linux"
     script = f"from {__name__} import enter; enter()"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
-    return done.stderr.strip().rpartition("\n")[2]
+    if not done.returncode:
+        return ""
+    return done.stderr.strip().rpartition("\n")[2] or f"exit code {done.returncode}"
 
 
 def attempts() -> dict[str, int]:
@@ -97,6 +100,7 @@ def attempts() -> dict[str, int]:
         for name, row in zip(names, values, strict=True)
         for key, value in zip(name[1:], row[1:], strict=True)
     }
-    lines = Path("/proc/self/net/snmp6").read_text(encoding="ascii").splitlines()
-    found |= {name: int(value) for name, value in map(str.split, lines)}
-    return {name: found[name] for name in ("IpOutNoRoutes", "Ip6OutNoRoutes", "UdpNoPorts", "Udp6NoPorts")}
+    if (ipv6 := Path("/proc/self/net/snmp6")).exists():  # missing where IPv6 is off
+        lines = ipv6.read_text(encoding="ascii").splitlines()
+        found |= {name: int(value) for name, value in map(str.split, lines)}
+    return {name: found.get(name, 0) for name in ("IpOutNoRoutes", "Ip6OutNoRoutes", "UdpNoPorts", "Udp6NoPorts")}

@@ -25,6 +25,7 @@ from phi3kit.workbook import keeper, network
 # Secrets by other names; proxies, which often carry a password; what would lead to files of one's own.
 _KEPT_BACK = re.compile("PASS|AUTH|PROXY|^(HF|JPY|JUPYTER|MLFLOW|XDG)_", re.IGNORECASE)
 _WITH_PASSWORD = re.compile(r"://\S*@")
+_SPARE = 60  # seconds beyond the limits in which the keeper should have ended all
 
 
 @dataclass(frozen=True)
@@ -34,12 +35,10 @@ class Ran:
     Attributes:
         notebook: with its outputs, as far as it came.
         troubles: sentences about the first cell that failed, and those that were stopped or wanted the network.
-        finished: whether it came to its last cell.
     """
 
     notebook: Any
     troubles: list[str]
-    finished: bool
 
 
 def run(notebook: Any, limits: keeper.Limits | None = None) -> Ran:
@@ -57,18 +56,21 @@ def run(notebook: Any, limits: keeper.Limits | None = None) -> Ran:
         for each in ("home", "temporary", "hook"):
             (folder / each).mkdir()
         (folder / "hook" / "sitecustomize.py").write_text(network.HOOK, encoding="utf-8")
-        ran = folder / keeper.RAN
-        ran.write_text(json.dumps([notebook, [], False]), encoding="utf-8")
-        _keep(folder, limits)
-        executed, troubles, finished = json.loads(ran.read_text(encoding="utf-8"))
-        if not finished and not troubles:
-            said = (folder / "log").read_text(encoding="utf-8", errors="replace").strip()
-            troubles = [f"It was ended from outside, most often because memory ran out. It said last: {said[-400:]}"]
-    return Ran(nbformat.from_dict(executed), troubles, finished)
+        kept = folder / keeper.RAN
+        kept.write_text(json.dumps({"notebook": notebook, "troubles": [], "over": False}), encoding="utf-8")
+        if not _keep(folder, limits):
+            return Ran(notebook, ["It did not end within its limits, and was ended from outside."])
+        ran = json.loads(kept.read_text(encoding="utf-8"))
+        if not ran["over"]:
+            said = (folder / "log").read_text(encoding="utf-8", errors="replace").strip()[-400:]
+            ran["troubles"].append(
+                f"It was ended from outside, most often because memory ran out. It said last: {said}"
+            )
+    return Ran(nbformat.from_dict(ran["notebook"]), ran["troubles"])
 
 
-def _keep(folder: Path, limits: keeper.Limits) -> None:
-    """Start the keeper, and stay until all is over, also when Ctrl-C comes."""
+def _keep(folder: Path, limits: keeper.Limits) -> bool:
+    """Start the keeper, and stay until all is over, also when Ctrl-C comes; say whether the keeper ended in time."""
     command = [sys.executable, "-m", keeper.__name__, str(folder), json.dumps(asdict(limits))]
     if not network.refused():
         command.append("cut")
@@ -77,8 +79,10 @@ def _keep(folder: Path, limits: keeper.Limits) -> None:
             command, stdin=subprocess.PIPE, stdout=log, stderr=log, env=environment(os.environ, folder), cwd=folder
         )
         try:
-            with suppress(subprocess.TimeoutExpired):  # should its own limits not have ended it
-                process.wait(limits.whole + limits.grace + 60)
+            process.wait(limits.whole + limits.grace + _SPARE)
+            return True
+        except subprocess.TimeoutExpired:  # its own limits have not ended it; the folder goes with it
+            return False
         finally:
             process.stdin.close()  # the sign to end all that runs
             with suppress(subprocess.TimeoutExpired):
@@ -107,7 +111,7 @@ def environment(given: Mapping[str, str], folder: Path) -> dict[str, str]:
     }
     return {
         **kept,
-        **dict.fromkeys(("HOME", "USERPROFILE"), str(folder / "home")),
+        **dict.fromkeys(("HOME", "USERPROFILE", "APPDATA", "LOCALAPPDATA"), str(folder / "home")),
         **dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(folder / "temporary")),
         "MLFLOW_TRACKING_URI": f"sqlite:///{(folder / 'mlflow.db').as_posix()}",
         "PHI3KIT_CACHE": str(store.root()),

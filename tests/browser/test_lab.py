@@ -56,7 +56,6 @@ def seen(request, ran):
     name, theme = request.param
     notebook = ran(name)
     notebook.reopen_in(theme)
-    notebook.theme = theme
     return notebook
 
 

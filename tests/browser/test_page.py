@@ -1,5 +1,7 @@
 """The page of a notebook that ran under papermill: whole without a network, and open to everybody."""
 
+import shutil
+
 import nbformat
 import pytest
 from axe_playwright_python.sync_playwright import Axe
@@ -15,11 +17,13 @@ NO_ALT = "No description has been provided for this image"  # nbconvert's words
 
 
 @pytest.fixture(scope="module", params=NAMES)
-def file(request, browser, tmp_path_factory):
-    """The page as `phi3kit run` writes it. The committed outputs are those of such a run, so none is needed here."""
-    made = tmp_path_factory.mktemp("page") / f"{request.param}.html"
-    made.write_text(html(NOTEBOOKS / f"{request.param}.ipynb"), encoding="utf-8")
-    return made
+def file(request, browser, executed):
+    """The page of a run that an earlier test made; without one, of the committed outputs, which come from a run too."""
+    notebook = executed / f"{request.param}.ipynb"
+    if not notebook.exists():
+        shutil.copy(NOTEBOOKS / notebook.name, executed)
+        notebook.with_suffix(".html").write_text(html(notebook), encoding="utf-8")
+    return notebook.with_suffix(".html")
 
 
 @pytest.fixture(scope="module", params=["light", "dark"])
@@ -54,7 +58,7 @@ def test_on_paper_it_is_light(page):
 
 
 def test_every_picture_is_drawn_and_has_an_alternative_text(page, file):
-    cells = nbformat.read(NOTEBOOKS / f"{file.stem}.ipynb", as_version=4).cells
+    cells = nbformat.read(file.with_suffix(".ipynb"), as_version=4).cells
     pictures = sum("image/png" in output.get("data", {}) for cell in cells for output in cell.get("outputs", ()))
     diagrams = sum(len(MERMAID.findall(cell.source)) for cell in cells if cell.cell_type == "markdown")
     images = page.locator("img")

@@ -80,6 +80,8 @@ MISTAKES = {
         ({"                break": "                raise TimeoutError(text)"}, "the text so far, and no error"),
         ({LOOP: "".join(LOOP.splitlines(True)[1:]) + LOOP.splitlines(True)[0]}, "before you look at the clock"),
         ({"+ seconds": "+ 0.01"}, "leave it the time it has"),
+        ({"+ seconds": "+ seconds / 1000"}, "too early: `seconds` are seconds"),
+        ({"+ seconds": "+ seconds / 2"}, "too early: `seconds`"),
         ({"return text": "print(text)"}, "is there a `return`"),
         ({"for piece in pieces": "while piece := next(pieces)"}, "`for` ends with it"),
     ],

@@ -9,6 +9,7 @@ from pathlib import Path
 import cut_off
 import pytest
 
+from phi3kit.workbook import network
 from phi3kit.workbook.places import ROOT
 
 linux_alone = pytest.mark.skipif(
@@ -25,6 +26,10 @@ CALLS = {
     "a connection": (PYTHON + "socket.create_connection(('192.0.2.1', 80))", "('192.0.2.1', 80)"),
     "over IPv6": (PYTHON + "socket.create_connection(('2001:db8::1', 80))", "('2001:db8::1', 80)"),
     "a datagram": (PYTHON + DATAGRAM.format("", "192.0.2.1"), "('192.0.2.1', 53)"),
+    "a datagram in parts": (
+        PYTHON + "socket.socket(type=socket.SOCK_DGRAM).sendmsg([b'?'], [], 0, ('192.0.2.1', 53))",
+        "socket.sendmsg('192.0.2.1', 53)",
+    ),
     "a name": (PYTHON + "socket.getaddrinfo('example.org', 443)", "('example.org', 443)"),
     "a name server on loopback": (PYTHON + DATAGRAM.format("", "127.0.0.53"), "'UdpNoPorts': 1"),
     "and on IPv6": (PYTHON + DATAGRAM.format("6", "::1"), "'Udp6NoPorts': 1"),
@@ -101,6 +106,18 @@ def test_where_the_network_cannot_be_cut_that_is_said_and_the_command_runs():
     done = run("print('done')", *FORBIDDEN)
     assert done.returncode == 0
     assert done.stdout.startswith("The network cannot be cut here (OSError: ") and done.stdout.endswith("done\n")
+
+
+@linux_alone
+def test_what_python_says_at_its_start_is_no_refusal(monkeypatch):
+    monkeypatch.setenv("PYTHONWARNINGS", "nonsense")
+    assert network.refused() == ""
+
+
+def test_where_there_is_no_ipv6_the_rest_is_counted(tmp_path, monkeypatch):
+    monkeypatch.setattr(network, "Path", lambda name: tmp_path / Path(name).name)
+    (tmp_path / "snmp").write_text("Ip: OutNoRoutes\nIp: 3\nUdp: NoPorts\nUdp: 2\n", encoding="ascii")
+    assert network.attempts() == {"IpOutNoRoutes": 3, "Ip6OutNoRoutes": 0, "UdpNoPorts": 2, "Udp6NoPorts": 0}
 
 
 @linux_alone

@@ -144,3 +144,31 @@ def test_the_kit_is_imported_before_the_libraries_whose_telemetry_it_switches_of
     code = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code" and "%%" not in cell.source)
     imports = re.findall(r"^(?:import|from) ([a-z_0-9]+)", code, re.MULTILINE)
     assert imports[0] == "phi3kit"
+
+
+def prose(notebook):
+    """The Markdown, without its blocks of code."""
+    text = "\n\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    return re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def test_every_prediction_has_its_answer_folded_below(notebook):
+    answers = prose(notebook).split("**Predict, then run:**")[1:]
+    assert len(answers) >= 5
+    assert [text[:80] for text in answers if "<details><summary>Answer</summary>" not in text] == []
+
+
+def test_the_faults_of_the_gallery_are_all_there(notebook):
+    numbers = [int(number) for number in re.findall(r"^### Fault (\d)", prose(notebook), re.MULTILINE)]
+    assert numbers == list(range(1, len(numbers) + 1))
+    assert "failure gallery" in prose(notebook)
+    assert len(re.findall(r"\*\*(?:The|the)\s+cause", prose(notebook))) >= 3
+    assert len(re.findall(r"\*\*(?:The|the)\s+fix", prose(notebook))) >= 3
+
+
+def test_every_word_in_italics_stands_in_the_table_of_words(notebook):
+    text, _, words = prose(notebook).partition("## Words")
+    listed = " ".join(re.findall(r"^\| ([^|]+) \|", words, re.MULTILINE)).lower()
+    found = re.findall(r"(?<![*\w])\*([a-zO][\w -]{1,24})\*(?![*\w])", text)
+    assert len(found) >= 8
+    assert [word for word in found if word != "italics" and word.lower().rstrip("s") not in listed] == []

@@ -5,6 +5,7 @@ Every test has a store of its own.
 
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -55,10 +56,12 @@ def nothing_is_left_behind():
     assert {path: path.read_bytes() for path in NOTEBOOKS.glob("*.ipynb")} == committed
 
 
-def test_under_papermill_with_other_parameters(name, store, tmp_path):
+def test_under_papermill_with_other_parameters(name, store, tmp_path, executed):
     parameters = {"question": QUESTION, "max_tokens": 12, "temperature": 0.5, "experiment": "elsewhere"}
     outcome = run(NOTEBOOKS / f"{name}.ipynb", parameters | {"should_cleanup": True}, runs=tmp_path / "runs").require()
 
+    for made in (outcome.notebook, outcome.html):
+        shutil.copy(made, executed)
     results = outcome.results
     assert outcome.html.stat().st_size > 100_000
     assert results["model_uri"].startswith("models:/m-")

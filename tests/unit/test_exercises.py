@@ -173,8 +173,18 @@ def test_an_incomplete_exercise_leaves_the_older_folder_as_it_is(small):
 def test_where_it_lies_is_said_in_one_line(small, monkeypatch, capsys):
     monkeypatch.chdir(small)
     monkeypatch.setattr(handout, "FOLDER", small / "handout")
-    handout.main("solutions")
+    handout.main(["solutions"])
     assert capsys.readouterr().out == f"{Path('handout', 'solutions')}: the notebooks with every stub filled in.\n"
     (small / "handout" / "solutions" / handout.MARK).unlink()
     with pytest.raises(SystemExit, match="move it away"):
-        handout.main("solutions")
+        handout.main(["solutions"])
+
+
+@pytest.mark.parametrize("words", [["bogus"], [], ["learner", "solutions"]])
+def test_what_is_no_kind_of_folder_is_refused_and_nothing_written(small, monkeypatch, capsys, words):
+    monkeypatch.setattr(handout, "FOLDER", small / "handout")
+    with pytest.raises(SystemExit) as ended:
+        handout.main(words)
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.startswith("Say which folder to write: ")
+    assert not handout.FOLDER.exists()

@@ -38,7 +38,7 @@ def ran(monkeypatch):
         for cell in notebook.cells:
             if cell.cell_type == "code":
                 cell.outputs = seen["outputs"].get(cell.id, [])
-        return sandbox.Ran(notebook, seen["troubles"], True)
+        return sandbox.Ran(notebook, seen["troubles"])
 
     monkeypatch.setattr(sandbox, "run", run)
     return seen
@@ -131,14 +131,20 @@ def test_the_command_tells_scores_words_and_the_sum(small, ran, no_weights):
     assert done.stdout.splitlines() == [
         f"{path}  (Small)",
         "  1 of 2  Exercise 1: Double",
-        "          came:     \ufffd[31m3",
-        "                    4",
-        "          expected: 4",
-        "          hint:     [b]no",
+        "          came:        \ufffd[31m3",
+        "                       4",
+        "          expected:    4",
+        "          hint:        [b]no",
         "  1 of 1  Exercise 2: Shout",
         "  Cell [5] was odd.",
         "  2 of 3 in all",
     ]
+
+
+def test_the_command_says_why_something_was_not_checked(small, ran, no_weights):
+    ran["outputs"] = {"check-double": [nbformat.v4.new_output("error", ename="NameError", evalue="no x", traceback=[])]}
+    done = CliRunner().invoke(app, ["grade", str(returned(small / "anna.ipynb"))])
+    assert "          not checked: NameError: no x" in done.stdout.splitlines()
 
 
 def test_one_refused_file_does_not_keep_the_others_from_being_graded(small, ran, no_weights):
@@ -170,6 +176,6 @@ def test_no_secret_reaches_the_sandbox_and_the_models_do(tmp_path):
     assert (made["PATH"], made["SYSTEMROOT"]) == ("/p", "C:\\Windows")
     assert made["PYTHONPATH"] == os.pathsep.join([str(tmp_path / "hook"), "x"])
     assert made["PHI3KIT_CACHE"] == str(weights.store.root())
-    for name in ("HOME", "USERPROFILE", "TMPDIR", "TEMP", "TMP"):
+    for name in ("HOME", "USERPROFILE", "APPDATA", "LOCALAPPDATA", "TMPDIR", "TEMP", "TMP"):
         assert Path(made[name]).is_relative_to(tmp_path)
     assert made["MLFLOW_TRACKING_URI"] == f"sqlite:///{(tmp_path / 'mlflow.db').as_posix()}"

@@ -9,7 +9,7 @@ from phi3kit.workbook.check.verdict import Wrong, called, exercise, shown
 
 _QUESTIONS = ("What does a baker do?", "Why is the sky blue?", "What is the capital of Italy?", "Who wrote Hamlet?")
 _QUESTIONS += ("What is water made of?", "What is the sun?", "How do birds fly?")
-_PAUSE, _ENOUGH = 0.002, 100  # an endless answer is read to its end only long after its deadline of ten pauses
+_PAUSE, _DEADLINE, _ENOUGH = 0.02, 0.5, 100  # an endless answer is read to its end only long after its deadline
 
 
 @exercise(of=5)
@@ -115,12 +115,15 @@ def deadline(my_deadline: Any) -> Iterator[str]:
         hint = "Return one text." if not isinstance(came, str) else "The answer had an hour: leave it the time it has."
         raise Wrong(shown(came), expected, "Nothing came back: is there a `return`?" if came is None else hint)
     yield "With time enough, the whole answer comes."
-    taken, expected = [], f"what came of an endless answer within {10 * _PAUSE} s"
-    came = called(my_deadline, endless := _pieces(taken, _ENOUGH), 10 * _PAUSE, expected=expected, hints=hints)
+    taken, expected, began = [], f"what came of an endless answer within {_DEADLINE} s", time.monotonic()
+    came = called(my_deadline, endless := _pieces(taken, _ENOUGH), _DEADLINE, expected=expected, hints=hints)
+    waited = time.monotonic() - began
     # Each piece took its pause at least, on a slow machine more: who looks at the clock has left long before.
     if len(taken) == _ENOUGH:
         hint = "Look at the clock after each piece: an endless answer has no afterwards."
-        raise Wrong(f"still reading after {_ENOUGH} pieces, ten times the deadline", expected, hint)
+        raise Wrong(f"still reading after {_ENOUGH} pieces, four times the deadline", expected, hint)
+    if waited < 0.9 * _DEADLINE:  # a clock may be coarse
+        raise Wrong(f"it left after {waited:.2f} s", expected, "It left too early: `seconds` are seconds.")
     yield "An endless answer is left when its time is over."
     if came != "".join(taken):
         lost = "The last piece was taken, and is lost: add it to the text before you look at the clock."

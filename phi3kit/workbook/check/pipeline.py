@@ -41,10 +41,10 @@ def chat_prompt(my_prompt: Callable[[Messages], str], tokenizer: Any) -> Iterato
         tokenizer: the model's, as `transformers` loads it.
     """
     conversations = {
-        "one question becomes the token ids of the model's own chat template": _GREETING,
-        "so does a question after a system message": [_BRIEF, *_GREETING],
-        "so does a conversation of seven turns": _TALK,
-        "so does a question of two lines": [{"role": "user", "content": "Translate into Spanish:\nGood night, moon."}],
+        "One question becomes the token ids of the model's own chat template.": _GREETING,
+        "So does a question after a system message.": [_BRIEF, *_GREETING],
+        "So does a conversation of seven turns.": _TALK,
+        "So does a question of two lines.": [{"role": "user", "content": "Translate into Spanish:\nGood night, moon."}],
     }
     errors = {
         KeyError: "A message has two keys, role and content.",
@@ -90,15 +90,15 @@ def short_answer(my_request: dict[str, Any], loaded: Any) -> Iterator[str]:
     if refusal := _refusal(my_request, loaded):
         hint = "The message names the field and what came. A whole number has no quotes and no decimal point."
         raise Wrong(refusal, "a request that the signature takes", hint)
-    yield "the signature takes the request"
+    yield "The signature takes the request."
     if dropped := _dropped(my_request, loaded):
         hint = "Each library has its own word for this limit. Look for the one in the table of the signature."
         raise Wrong(f"{dropped}, which MLflow drops without a word", "fields that the signature names", hint)
-    yield "every field in it is one that the signature names"
+    yield "Every field in it is one that the signature names."
     options = {name: value for name, value in my_request.items() if name != "messages"}
     questions = {
-        "another question is answered with exactly five tokens": [{"role": "user", "content": "How do plants grow?"}],
-        "so is a longer prompt: the limit counts the answer alone": _STORY,
+        "Another question is answered with exactly five tokens.": [{"role": "user", "content": "How do plants grow?"}],
+        "So is a longer prompt: the limit counts the answer alone.": _STORY,
     }
     for right, messages in questions.items():
         # The sixth token shows that an answer does not end after five; a limit of thousands would only take longer.
@@ -128,10 +128,10 @@ def memory(my_memory: Callable[[Messages, int, Callable[[Messages], int]], Messa
     whole = [_BRIEF, *_TALK]
     one_less, two_less = [_BRIEF, *_TALK[2:]], [_BRIEF, *_TALK[4:]]
     cases = (
-        ("a conversation that fits is sent whole", whole, whole, count_tokens(whole) + 1),
-        ("one that does not loses its oldest question and answer", whole, one_less, count_tokens(whole) - 1),
-        ("it forgets as much as it must and no more, up to the last token", whole, two_less, count_tokens(two_less)),
-        ("it does so without a system message too", _TALK, _TALK[2:], count_tokens(_TALK) - 1),
+        ("A conversation that fits is sent whole.", whole, whole, count_tokens(whole) + 1),
+        ("One that does not loses its oldest question and answer.", whole, one_less, count_tokens(whole) - 1),
+        ("It forgets as much as it must and no more, up to the last token.", whole, two_less, count_tokens(two_less)),
+        ("It does so without a system message too.", _TALK, _TALK[2:], count_tokens(_TALK) - 1),
     )
     changed = []
     for right, turns, wanted, limit in cases:
@@ -149,7 +149,7 @@ def memory(my_memory: Callable[[Messages, int, Callable[[Messages], int]], Messa
     if changed:
         hint = "`del`, `pop` and `remove` change the caller's own list: work on a copy, such as `[*turns]`."
         raise Wrong(f"{len(changed[0])} turns in the list that was given", "the list as it was", hint)
-    yield "the list that it was given stays as it was"
+    yield "The list that it was given stays as it was."
 
 
 def _memory_hint(kept: Messages, turns: Messages, tokens: int, limit: int) -> str:
@@ -193,7 +193,7 @@ def refused_request(my_request: dict[str, Any], my_field: str, loaded: Any) -> I
             if dropped := _dropped(my_request, loaded):
                 hint = f"What the signature does not name, here {dropped}, is dropped and not refused."
             raise Wrong("an answer: nobody refused it", expected, hint)
-    yield "the request is refused"
+    yield "The request is refused."
     if not refusal:
         hint = "The schema let it through: it looks at types alone. This error came after it, from the pipeline."
         raise Wrong(later, expected, hint)
@@ -210,7 +210,7 @@ def refused_request(my_request: dict[str, Any], my_field: str, loaded: Any) -> I
     yield f"{my_field} is at fault: with that mended, the schema takes the request"
     hint = "The schema takes it now, and then the pipeline refuses something else. Let one field alone be at fault."
     called(_tokens, _mended(my_request, my_field), loaded, 1, expected="an answer", hints={Exception: hint})
-    yield "the mended request is answered"
+    yield "The mended request is answered."
 
 
 def _mended(request: dict[str, Any], field: str) -> dict[str, Any]:

@@ -23,17 +23,17 @@ def roll_back(my_roll_back: Callable[[Any, str, str], Any]) -> Iterator[str]:
     others = _others(client)
     hint = "Ask the `client` that your function is given, with the name and the alias that it is given."
     _moves(my_roll_back, client, 5, 4, {Exception: hint})
-    yield "from version 5 the alias moves to version 4"
+    yield "From version 5 the alias moves to version 4."
     hint = "Version 9 of this model was deleted: look which versions there are, of this model alone."
     too_soon = "Version 8 comes before version 10. Compare versions as numbers: as texts, '8' comes after '10'."
     _moves(my_roll_back, client, 10, 8, {ValueError: too_soon, Exception: hint})
-    yield "from version 10 it moves to version 8, since 9 was deleted"
+    yield "From version 10 it moves to version 8, since 9 was deleted."
     if (now := _others(client)) != others:
         hint = "Move the one alias of the one model, by its name; delete nothing, and leave all others alone."
         raise Wrong(_told(now, others), _told(others, now), hint)
-    yield "every version, every other alias and the other model stay as they were"
+    yield "Every version, every other alias and the other model stay as they were."
     _says_so(my_roll_back, client)
-    yield "from version 1 there is no way back: a ValueError says so, and the alias stays"
+    yield "From version 1 there is no way back: a ValueError says so, and the alias stays."
 
 
 @cache

@@ -51,7 +51,7 @@ class Verdict:
         return len(self.right) == self.of
 
     def __str__(self) -> str:
-        lines = [f"{self._head}"] + [f"  right:     {step}" for step in self.right]
+        lines = [self._head] + [f"  right:     {step}" for step in self.right]
         return "\n".join(lines + [f"  {label + ':':<10} {text}" for label, text in self._trouble])
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """What is easier to look at than to read; each made from what was measured, with the same said in words."""
 
-from phi3kit.workbook.pictures.bars import plot
+from phi3kit.workbook.pictures.bars import bar_charts
 from phi3kit.workbook.pictures.memory import memory_curves
 from phi3kit.workbook.pictures.shown import Marked, Picture
 from phi3kit.workbook.pictures.timeline import in_one_queue, time_line
@@ -13,12 +13,12 @@ __all__ = [
     "Marked",
     "Picture",
     "Step",
+    "bar_charts",
     "coloured",
     "in_one_queue",
     "memory_curves",
     "next_token",
     "parting",
-    "plot",
     "rounding",
     "signature_tree",
     "steps",

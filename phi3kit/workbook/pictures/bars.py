@@ -5,7 +5,7 @@ import pandas as pd
 from phi3kit.workbook.pictures.shown import DARK, LIGHT, Picture, panels
 
 
-def plot(figures: pd.DataFrame) -> Picture:
+def bar_charts(figures: pd.DataFrame) -> Picture:
     """Draw one small panel for each figure of `compare.side_by_side`, each from zero."""
     names = [column for column in figures.columns if column != "unit"]
     figure, made = panels(11, 2.6, len(figures))

@@ -35,15 +35,15 @@ def memory_curves(measured: dict[str, Memory]) -> Picture:
         seen = sum(second <= end + 0.1 for second in one.seconds)
         seconds, megabytes = one.seconds[:seen], one.megabytes[:seen]
         tops.append(max(megabytes))
-        panel.plot(seconds, megabytes, line, color=colour, linewidth=2)
+        words = f"{name}: at most {tops[-1]:,.0f} MB"
+        panel.plot(seconds, megabytes, line, color=colour, linewidth=2, label=words)
         for event, at in one.events.items():
             point = min(zip(seconds, megabytes, strict=True), key=lambda seen: abs(seen[0] - at))
             panel.plot(*point, marker, color=colour)
-            panel.annotate(event, point, offset, textcoords="offset points", ha=side, fontsize=9)
-        words = f"{name}: at most {tops[-1]:,.0f} MB"
-        label = panel.annotate(words, (seconds[-1], megabytes[-1]), (10, 0), textcoords="offset points", va="center")
-        label.set(color=colour, weight="bold", bbox={"color": "white", "pad": 1})
+            above = (offset[0], 6) if at == end else offset  # the last two may lie close together
+            panel.annotate(event, point, above, textcoords="offset points", ha=side, fontsize=9)
         told.append(f"{words}; " + ", ".join(f"{event} after {at:.1f} s" for event, at in one.events.items()))
-    panel.set(xlim=(0, 1.3 * max(ends)), ylim=(0, 1.12 * max(tops)))
+    panel.legend(loc="lower right", frameon=False, handlelength=4)
+    panel.set(xlim=(0, 1.05 * max(ends)), ylim=(0, 1.12 * max(tops)))
     panel.set(xlabel="seconds since the process was started", ylabel="resident memory (MB)")
     return Picture(figure, "Memory over time, one curve for each process. " + ". ".join(told) + ".")

@@ -176,7 +176,7 @@ class _Answer:
         """Until the model has counted, each piece of text passes for a token."""
         seconds = time.perf_counter() - self._start
         tokens = self._usage.get("completion_tokens", self._pieces)
-        told = f"{tokens} tokens in {seconds:.1f} s: {tokens / max(seconds, 1e-6):.1f} tokens/s"
+        told = f"{tokens} token{'s' * (tokens != 1)} in {seconds:.1f} s: {tokens / max(seconds, 1e-6):.1f} tokens/s"
         if not self._usage:
             return f"About {told}."
         cut = " Cut off at max_tokens." if self._finish_reason == "length" else ""
