@@ -70,7 +70,8 @@ class ChatTemplate:
         WeightsError: when the folder has no tokenizer or no chat template.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path | str) -> None:
+        folder = Path(folder)
         try:
             self._tokenizer_json = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
             self._config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))

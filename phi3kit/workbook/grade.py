@@ -73,7 +73,7 @@ def grade(notebook: str | Path, limits: Limits | None = None) -> Report:
     name, ours = _origin(Path(notebook), returned)
     ran = sandbox.run(_with_our_cells(returned, ours), limits)
     cells, committed = ({cell.get("id"): cell for cell in each.cells} for each in (ran.notebook, ours))
-    marks = [_mark(one, cells[f"check-{one.name}"], committed[f"check-{one.name}"]) for one in exercises(ours)]
+    marks = [_mark(one, cells, committed[f"check-{one.name}"]) for one in exercises(ours)]
     return Report(name, marks, ran.troubles)
 
 
@@ -125,11 +125,13 @@ def _is_ours(cell: Any) -> bool:
     return cell.id.startswith("check-") or "parameters" in cell.metadata.get("tags", ())
 
 
-def _mark(one: Exercise, cell: Any, committed: Any) -> Mark:
+def _mark(one: Exercise, cells: dict[str, Any], committed: Any) -> Mark:
+    cell, stub = cells[f"check-{one.name}"], cells.get(f"stub-{one.name}", {})
     if verdict := _verdict(one.name, cell):
         told = {label: verdict[label] for label in ("came", "expected", "hint") if label in verdict}
         return Mark(one.name, one.title, len(verdict["right"]), verdict["of"], told)
-    error = next((output for output in cell.outputs if output.output_type == "error"), None)
+    outputs = [*stub.get("outputs", ()), *cell.outputs]  # what the learner's own cell says comes first
+    error = next((output for output in outputs if output.output_type == "error"), None)
     why = f"{error.ename}: {error.evalue}" if error else "the notebook did not come so far"
     of = _verdict(one.name, committed).get("of", 1)  # the untouched stub's verdict tells
     return Mark(one.name, one.title, 0, of, {"not checked": why})

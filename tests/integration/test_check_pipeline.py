@@ -169,7 +169,7 @@ MISTAKES = {
         ),
         "an error that says nothing": (
             roll_back(SEARCH, MOVE.format("max(v for v in versions if v < current)")),
-            "tells a colleague nothing",
+            "does not say which model",
         ),
         "moved before it looked": (
             roll_back(
@@ -215,6 +215,7 @@ def names(models, tmp_path_factory):
     with own_store(tmp_path_factory.mktemp("learner")):
         yield {
             "chat": chat,
+            "weights": weights,
             "check": check,
             "loaded": models["pipeline"],
             "max_tokens": 64,

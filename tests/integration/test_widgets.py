@@ -37,7 +37,7 @@ def test_stop_ends_the_generation_and_the_model_answers_the_next_question(models
     form = ChatForm({"Phi3Chat": models["Phi3Chat"].predict_stream}, "", 200, 0.0, ())
     form.current.observe(lambda change: seen.append(change) or (len(seen) == 2 and form.stop.click()), "value")
     stopped = ask(form, "Count from one to two hundred.")
-    assert form.status.value.startswith("Stopped. About 1 tokens")
+    assert form.status.value.startswith("Stopped. About 1 token")
     assert 0 < len(stopped) < 40
     assert inspect.getgeneratorstate(decodings[0]) == inspect.GEN_CLOSED
     form.anew.click()

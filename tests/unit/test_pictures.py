@@ -59,7 +59,7 @@ class Reader(HTMLParser):
         self.feed(html)
 
     def handle_data(self, data: str) -> None:
-        self.text += data
+        self.text += data.replace("\u202f", "")  # between a token and its number
 
     def handle_starttag(self, tag, attrs) -> None:
         self.tags.append(tag)

@@ -96,7 +96,7 @@ def test_while_the_answer_comes_it_is_shown_with_its_speed():
     chat.ask.click()
     assert held.begun.wait(WAIT)
     assert "first" in conversation(chat) and "second" not in conversation(chat)
-    assert chat.status.value.startswith("About 1 tokens in ") and "tokens/s" in chat.status.value
+    assert chat.status.value.startswith("About 1 token in ") and "tokens/s" in chat.status.value
     assert (chat.ask.disabled, chat.anew.disabled, chat.stop.disabled) == (True, True, False)
     chat.question.value = "Quick?"
     chat.ask.click()  # one answer at a time
@@ -117,7 +117,7 @@ def test_stop_closes_the_generator_and_keeps_what_had_come():
     answered(chat)
     assert held.closed.is_set()
     assert "first" in conversation(chat) and "second" not in conversation(chat)
-    assert chat.status.value.startswith("Stopped. About 1 tokens")
+    assert chat.status.value.startswith("Stopped. About 1 token")
     assert chat.messages[-1] == {"role": "assistant", "content": "first"}
     chat.stop.click()
     assert chat.status.value.startswith("Stopped.")

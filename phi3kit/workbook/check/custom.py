@@ -41,6 +41,8 @@ def _all_answered(my_predict: Any, prompts: list[str], hint: str, first: int = 0
     if came != right:
         if sorted(map(str, came)) == sorted(right):
             hint = "The answers are there, in another order: only their order tells which row each one answers."
+        elif came == [_answer(column) for column in table]:
+            hint = "A loop over a table gives the names of its columns. Loop over the column `prompt` of it."
         elif len(came) < len(set(right)):
             hint = "Rows are dropped without a word: go through the whole column."
         raise Wrong(shown(came), expected, hint)
@@ -87,6 +89,8 @@ def stop_sequence(my_params: Any, prompts: Any) -> Iterator[str]:
     pairs = [(came, before) for came, (before, full_stop, _) in zip(answers, whole, strict=True) if full_stop]
     if beyond := [came for came, _ in pairs if "." in came]:
         hint = "What stops one answer need not stand in the next. What ends the first sentence of every answer?"
+        if ". " in my_params["stop"]:
+            hint = "The full stop at the very end of an answer has no space after it."
         if any("<|" in stop for stop in my_params["stop"]):
             hint = "`<|end|>` ends every answer anyway. Stop the model earlier, at something that you can read."
         raise Wrong(shown(beyond[0]), expected, hint)
@@ -108,12 +112,13 @@ def deadline(my_deadline: Any) -> Iterator[str]:
     in_time = "Whoever waits wants the text so far, and no error: leave the loop and return it."
     ended = "`next` raises this when the answer has ended; `for` ends with it."
     hints: dict[type[Exception], str] = {TimeoutError: in_time, StopIteration: ended}
+    none = "Nothing came back: is there a `return`, and does an answer that ends before its time reach it?"
     taken: list[str] = []
     expected = "all 20 pieces of an answer that has an hour, as one text"
     came = called(my_deadline, _pieces(taken, 20), 3600.0, expected=expected, hints=hints)
     if len(taken) < 20 or came != "".join(taken):
         hint = "Return one text." if not isinstance(came, str) else "The answer had an hour: leave it the time it has."
-        raise Wrong(shown(came), expected, "Nothing came back: is there a `return`?" if came is None else hint)
+        raise Wrong(shown(came), expected, none if came is None else hint)
     yield "With time enough, the whole answer comes."
     taken, expected, began = [], f"what came of an endless answer within {_DEADLINE} s", time.monotonic()
     came = called(my_deadline, endless := _pieces(taken, _ENOUGH), _DEADLINE, expected=expected, hints=hints)

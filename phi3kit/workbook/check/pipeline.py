@@ -96,17 +96,24 @@ def short_answer(my_request: dict[str, Any], loaded: Any) -> Iterator[str]:
         raise Wrong(f"{dropped}, which MLflow drops without a word", "fields that the signature names", hint)
     yield "Every field in it is one that the signature names."
     options = {name: value for name, value in my_request.items() if name != "messages"}
+    refused = "The pipeline behind the signature refuses it. Send the one field that counts the answer's tokens."
+    if "stop" in options:
+        refused = "`stop` ends an answer at a text, and this pipeline cannot take it. Another field counts tokens."
+    errors: dict[type[Exception], str] = {Exception: refused}
     questions = {
         "Another question is answered with exactly five tokens.": [{"role": "user", "content": "How do plants grow?"}],
         "So is a longer prompt: the limit counts the answer alone.": _STORY,
     }
     for right, messages in questions.items():
         # The sixth token shows that an answer does not end after five; a limit of thousands would only take longer.
-        came = called(_tokens, {**options, "messages": messages}, loaded, 6, expected="five tokens", hints={})
+        came = called(_tokens, {**options, "messages": messages}, loaded, 6, expected="five tokens", hints=errors)
         if came != 5:
             hint = "Words in a message only ask for a short answer. One of the request's options sets the limit."
             if my_request.get("max_tokens", 5) != 5:
-                hint = "The field is the right one; its value is the number of tokens after which an answer is cut off."
+                hint = (
+                    "The check asks questions of its own. The field is the right one; its value is the "
+                    "number of tokens after which an answer is cut off."
+                )
             found = "more than five tokens" if came > 5 else f"{came} tokens"
             raise Wrong(f"an answer of {found} to another question", "an answer of exactly five tokens", hint)
         yield right
@@ -200,7 +207,10 @@ def refused_request(my_request: dict[str, Any], my_field: str, loaded: Any) -> I
     yield f"it is the schema that refuses it: {refusal}"
     names = _schema(loaded).input_names()
     if my_field not in names:
-        raise Wrong(shown(my_field), f"one of {', '.join(names)}", "Name the field as the table of the signature does.")
+        hint = "Name the field as the table of the signature does."
+        if my_field in ("role", "content", "name"):
+            hint = f"{my_field} is a part of a message: name the field of the request that the message stands in."
+        raise Wrong(shown(repr(my_field)), f"one of {', '.join(names)}", hint)
     at_fault = [name for name in names if not _refusal(_mended(my_request, name), loaded)]
     if my_field not in at_fault:
         hint = "Call `loaded.predict(my_request)` and read how the message ends. Then mend one field at a time."

@@ -110,6 +110,8 @@ def _says_so(my_roll_back: Any, client: Any) -> None:
         came = f"{type(error).__name__}: {shown(str(error))}"
         if not isinstance(error, ValueError) or _NAME not in str(error):
             hint = "That error tells a colleague nothing. Look first whether there is a way back."
+            if isinstance(error, ValueError):
+                hint = "The error is there, and does not say which model it is about: name it in the message."
             raise Wrong(came, told, hint) from error
     else:
         hint = "Nobody hears that nothing was rolled back: where no version is left, `raise ValueError(...)`."

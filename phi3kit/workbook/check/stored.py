@@ -111,7 +111,8 @@ def _loaded(uri: Any) -> Any:
         hint = "This names one model for ever. An alias can be moved to a better version, and no caller has to change."
         raise Wrong(uri, expected, hint)
     missing = "The registry does not know this name, or the name has no such alias. Compare with what you registered."
-    hints: dict[type[Exception], str] = {mlflow.exceptions.MlflowException: missing}
+    itself = "It fails in `load_context`. `mlflow.pyfunc.load_model(my_uri)`, called by hand, shows the line."
+    hints: dict[type[Exception], str] = {mlflow.exceptions.MlflowException: missing, Exception: itself}
     return called(mlflow.pyfunc.load_model, uri, expected="a model that loads", hints=hints)
 
 
@@ -134,7 +135,8 @@ def _ask(model: Any, questions: list[str]) -> list[Any]:
     import pandas as pd
 
     expected = f"a list with {len(questions)} answers, to {questions}"
-    hints: dict[type[Exception], str] = {KeyError: "The column's name is `question`."}
+    itself = "It fails in `predict`. Load your model by `my_uri` and ask it by hand: that shows the line."
+    hints: dict[type[Exception], str] = {KeyError: "The column's name is `question`.", Exception: itself}
     came = called(model.predict, pd.DataFrame({"question": questions}), expected=expected, hints=hints)
     if not isinstance(came, list) or len(came) != len(questions):
         raise Wrong(shown(came), expected, "`predict` gets a table: answer every row of it, and return a list.")
@@ -163,7 +165,9 @@ def _agree(came: list[Any], right: list[str]) -> bool:
 
 
 def _why_not(came: list[Any], right: list[str], bare: list[str]) -> str:
-    texts = [str(one).strip() for one in came]
+    if not all(isinstance(one, str) for one in came):
+        return f"An answer is a text, and these are of the type {type(came[0]).__name__}: its text is a part of it."
+    texts = [one.strip() for one in came]
     if _agree(came, bare):
         return "This answers the bare questions: to know that it is its turn, the model needs the chat template."
     if texts[1] != texts[3]:

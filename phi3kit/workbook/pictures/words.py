@@ -57,7 +57,7 @@ def _token(step: Step, bold: bool) -> str:
     number = escape(_percent(step.probability).removesuffix(" %"))
     marked = (
         f'<span title="{escape(title)}" style="background:rgb({colour});{_STYLE}">'
-        f"{escape(_seen(text))}<sub>{number}</sub></span>"
+        f"{escape(_seen(text))}<sub>\u202f{number}</sub></span>"
     )
     return space + (f"<b>[{marked}]</b>" if bold else marked) + "<br>" * step.token.count("\n")
 
