@@ -30,8 +30,6 @@ RAN = """() => {
     const cells = [...jupyterapp.shell.currentWidget.content.model.cells].filter(cell => cell.type === 'code');
     return cells[0].executionCount && cells.every(cell => cell.executionState === 'idle');
 }"""
-SAVED = """theme => jupyterapp.serviceManager.settings.fetch('@jupyterlab/apputils-extension:themes')
-    .then(saved => saved.raw.includes(theme))"""
 SCROLLED = """([panel, y]) => new Promise(done => {
     panel.scrollTo(0, y);
     requestAnimationFrame(() => requestAnimationFrame(() => done(panel.scrollTop + panel.clientHeight)));
@@ -95,11 +93,15 @@ class Notebook:
 
     def reopen_in(self, theme: str) -> None:
         """In another theme. A diagram keeps the colours of the one that it was drawn in, hence anew."""
-        self.menu("Settings", "Theme", f"JupyterLab {theme}")
-        self.page.wait_for_function(SAVED, arg=f"JupyterLab {theme}")
-        self.page.reload()
-        self.page.wait_for_function(DRAWN)
         light = str(theme == "Light").lower()
+        self.page.reload()  # another page may have changed the theme since this one was loaded
+        self.page.wait_for_function(DRAWN)
+        if self.page.evaluate("document.body.dataset.jpThemeLight") != light:
+            # Reloaded before that is stored, it would come back as it was.
+            with self.page.expect_response(lambda told: told.request.method == "PUT" and "themes" in told.url):
+                self.menu("Settings", "Theme", f"JupyterLab {theme}")
+            self.page.reload()
+            self.page.wait_for_function(DRAWN)
         self.page.wait_for_function(f"document.body.dataset.jpThemeLight === '{light}'")
         self.theme = theme
 
