@@ -184,7 +184,7 @@ class Engine:
     def _decode(self, batch: list[list[int]], options: Options) -> Steps:
         start = time.perf_counter()
         rows = [Row(self._tokenizer, self._end_ids, len(ids), options) for ids in batch]
-        generator = self._prefill(batch, options)
+        generator = self.prefill(batch, options)
         while True:
             generator.generate_next_token()
             pieces = [row.push(int(t)) for row, t in zip(rows, generator.get_next_tokens(), strict=True)]
@@ -193,7 +193,8 @@ class Engine:
                 return
             yield pieces, []
 
-    def _prefill(self, batch: list[list[int]], options: Options) -> Any:
+    def prefill(self, batch: list[list[int]], options: Options) -> Any:
+        """Read prompts, as `checked` returned them, and return the `og.Generator` that goes on from there."""
         import onnxruntime_genai as og
 
         search: dict[str, Any] = {

@@ -31,8 +31,8 @@ def prompt(turn, end="<|assistant|>\\n"):
 
 
 def request(options, field=None):
-    named = "" if field is None else f"\nmy_field = {field!r}"
-    return f"my_request = {{'messages': messages, {options}}}{named}"
+    asked = f"{{'messages': messages, {options}}}"
+    return f"my_request = {asked}" if field is None else f"my_bad_request = {asked}\nmy_field = {field!r}"
 
 
 def memory(*lines):
@@ -190,14 +190,14 @@ MISTAKES = {
         "no field named": (request("'max_tokens': '8'", ""), "as the table of the signature does"),
         "two at fault": (request("'max_tokens': '8', 'stop': 'x'", "stop"), "More than one field"),
         "refused later too": (request("'max_tokens': '8', 'n': 1", "max_tokens"), "Let one field alone"),
-        "no request": ("my_request = 'Hello!'\nmy_field = 'messages'", "Keep the dict"),
+        "no request": ("my_bad_request = 'Hello!'\nmy_field = 'messages'", "Keep the dict"),
     },
 }
 
 ALSO_RIGHT = {
     "chat_prompt": prompt(r'''f"<|{m['role']}|>{m['content']}<|end|>"''', "<|assistant|>"),
     "short_answer": request("'max_tokens': 5, 'temperature': 0.0"),
-    "refused_request": "my_request = {'max_tokens': 8}\nmy_field = 'messages'",
+    "refused_request": "my_bad_request = {'max_tokens': 8}\nmy_field = 'messages'",
 }
 
 

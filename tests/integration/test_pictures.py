@@ -22,9 +22,9 @@ def pipeline(models):
 
 
 @pytest.fixture(scope="module", params=["pipeline", "Phi3Chat"])
-def answered(request, pipeline, tiny_onnx):
+def answered(request, pipeline, engine):
     """A wrapper's name, what its model is, and the steps of its answer."""
-    model = pipeline if request.param == "pipeline" else tiny_onnx
+    model = pipeline if request.param == "pipeline" else engine
     return request.param, model, steps(model, MESSAGES, TOKENS, others=300)
 
 

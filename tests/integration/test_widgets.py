@@ -92,7 +92,7 @@ def test_og_draws_what_the_arithmetic_says(engine, template, setting):
     options = {"temperature": temperature, "top_p": top_p, "top_k": top_k, "repetition_penalty": 1.0, "max_tokens": 2}
     draws: Counter[int] = Counter()
     for seed in range(3):
-        generator = engine._prefill([ids], Options(seed=seed, **options))
+        generator = engine.prefill([ids], Options(seed=seed, **options))
         generator.generate_next_token()
         for _ in range(40):
             generator.rewind_to(len(ids) - 1)

@@ -213,7 +213,7 @@ def refused_request(my_request: dict[str, Any], my_field: str, loaded: Any) -> I
         raise Wrong(shown(repr(my_field)), f"one of {', '.join(names)}", hint)
     at_fault = [name for name in names if not _refusal(_mended(my_request, name), loaded)]
     if my_field not in at_fault:
-        hint = "Call `loaded.predict(my_request)` and read how the message ends. Then mend one field at a time."
+        hint = "Call `loaded.predict(my_bad_request)` and read how the message ends. Then mend one field at a time."
         if not at_fault:
             hint = "More than one field is at fault. Begin with a request that is answered, and change one thing in it."
         raise Wrong(f"a request that is still refused with {my_field} mended", "the field at fault", hint)

@@ -2,6 +2,7 @@
 
 import functools
 import html
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -75,12 +76,18 @@ class Verdict:
         # A learner's text may hold anything: it is escaped, and keeps its line breaks.
         cells = "".join(
             f'<tr><th scope="row" style="text-align: left; vertical-align: top">{label}</th>'
-            f'<td style="text-align: left; white-space: pre-wrap">{html.escape(text)}</td></tr>'
+            f'<td style="text-align: left; white-space: pre-wrap">{_marked(label, text)}</td></tr>'
             for label, text in rows
         )
         border = "solid #2e7d32" if self.passed else "dashed #b26a00"  # told apart without colour too
         head = f"<strong>{self._head}</strong>"
         return f'<div style="border-left: 4px {border}; padding-left: 0.8em">{head}<table>{cells}</table></div>'
+
+
+def _marked(label: str, text: str) -> str:
+    """Our own words may name code between backticks; what came is shown as it is."""
+    safe = html.escape(text)
+    return safe if label == "came" else re.sub("`([^`]+)`", r"<code>\1</code>", safe)
 
 
 def exercise(of: int) -> Callable[[Steps], Callable[..., Verdict]]:

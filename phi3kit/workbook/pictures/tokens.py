@@ -6,10 +6,12 @@ token, except where a repetition penalty in the model's defaults holds it back.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from phi3kit.chat import ChatTemplate
+from phi3kit.generation import Engine, Options
 
 Messages = list[dict[str, str]]
 
@@ -33,7 +35,7 @@ def steps(model: Any, prompt: Messages | str, max_tokens: int, others: int = 8) 
     """Answer greedily and keep every step.
 
     Args:
-        model: a transformers pipeline for text generation, or the folder of an ONNX model.
+        model: a transformers pipeline for text generation, or an `Engine` with an ONNX model.
         prompt: chat messages, or a text in which control tokens count as such.
         max_tokens: the longest answer, in tokens.
         others: how many of the other candidates to keep.
@@ -41,7 +43,7 @@ def steps(model: Any, prompt: Messages | str, max_tokens: int, others: int = 8) 
     Returns:
         one step for each token, the end token included.
     """
-    tokenizer, decoded = (_with_og if isinstance(model, str | Path) else _with_transformers)(model, prompt, max_tokens)
+    tokenizer, decoded = (_with_og if isinstance(model, Engine) else _with_transformers)(model, prompt, max_tokens)
     text, found = _reader(tokenizer), []
     for token, logits in decoded:
         odds = np.exp(logits.astype(np.float64) - logits.max())
@@ -56,7 +58,7 @@ def next_token(model: Any, prompt: Messages | str, count: int = 256) -> tuple[li
     """The candidates for the next token.
 
     Args:
-        model: a transformers pipeline for text generation, or the folder of an ONNX model.
+        model: a transformers pipeline for text generation, or an `Engine` with an ONNX model.
         prompt: chat messages, or a text in which control tokens count as such.
         count: how many candidates.
 
@@ -83,27 +85,21 @@ def _with_transformers(pipeline: Any, prompt: Messages | str, max_tokens: int) -
     return read.backend_tokenizer, zip(tokens, (one[0].float().cpu().numpy() for one in made.logits), strict=True)
 
 
-def _with_og(folder: Path | str, prompt: Messages | str, max_tokens: int) -> tuple[Any, Iterator[Any]]:
-    import onnxruntime_genai as og
+def _with_og(engine: Engine, prompt: Messages | str, max_tokens: int) -> tuple[Any, Iterator[Any]]:
     from tokenizers import Tokenizer
 
-    from phi3kit.chat import ChatTemplate
-
-    read = Tokenizer.from_file(str(Path(folder) / "tokenizer.json"))
-    ids = read.encode(prompt).ids if isinstance(prompt, str) else ChatTemplate(Path(folder)).encode(prompt)
-    model = og.Model(str(folder))
-    params = og.GeneratorParams(model)
-    params.set_search_options(max_length=len(ids) + max_tokens, do_sample=False)
+    options = Options(max_tokens=max_tokens)
+    given = prompt if isinstance(prompt, str) else ChatTemplate(engine.folder).encode(prompt)
+    ids = engine.checked("prompt", given, options)
 
     def decode() -> Iterator[tuple[int, np.ndarray]]:
-        generator = og.Generator(model, params)
-        generator.append_tokens(ids)
+        generator = engine.prefill([ids], options)
         while not generator.is_done():
             logits = generator.get_logits()[0, -1].copy()
             generator.generate_next_token()
             yield int(generator.get_next_tokens()[0]), logits
 
-    return read, decode()
+    return Tokenizer.from_file(str(engine.folder / "tokenizer.json")), decode()
 
 
 def _reader(tokenizer: Any) -> Callable[[int], str]:

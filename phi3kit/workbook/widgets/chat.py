@@ -27,7 +27,7 @@ def talk(
 
     Args:
         models: for each name, a function that takes a chat request (a dict with `messages` and options) and is a
-            generator of completion chunks in OpenAI's shape; closing it stops the model.
+            generator of completion chunks in OpenAI's shape, or of one whole completion; closing it stops the model.
         question: what stands in the form at first.
         max_tokens: the longest answer, in tokens.
         temperature: 0 for greedy.
@@ -166,7 +166,7 @@ class _Answer:
 
     def take(self, chunk: dict[str, Any]) -> None:
         choice = chunk["choices"][0]
-        piece = choice["delta"].get("content") or ""
+        piece = choice.get("delta", choice.get("message", {})).get("content") or ""
         self.text += piece
         self._pieces += bool(piece)
         self._usage = chunk.get("usage") or self._usage

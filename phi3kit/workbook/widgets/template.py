@@ -34,7 +34,8 @@ def inspect_template(folder: Path, messages: Messages) -> "TemplateForm | None":
     lines = textwrap.fill(" ".join(token.replace(" ", "\xa0") for token in tokens), 110, break_on_hyphens=False)
     print("".join(text for text, _ in reading.text).rstrip())
     print("\nAs ids, the control tokens in brackets:\n" + lines.replace("\xa0", " "))
-    print(f"\n{reading.verdict}\n\nIn JupyterLab, this cell shows two text areas, and text and ids that follow.")
+    print(f"\n{textwrap.fill(reading.verdict, 110)}")
+    print("\nIn JupyterLab, this cell shows two text areas, and text and ids that follow.")
     return None
 
 
