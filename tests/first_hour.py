@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from jail import jail, needs_jail
 
-from phi3kit.workbook.places import ROOT
+from phi3kit.workbook.running.paths import ROOT
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="needs make and signals")
 
@@ -129,7 +129,7 @@ def test_later_commands_need_not_name_the_python_again(place, tmp_path):
     assert said_by("make", "install", cwd=place, PATH=path) == (0, "")
 
 
-def test_a_folder_that_was_moved_is_installed_anew_and_make_is_not_needed(place):
+def test_a_moved_folder_is_installed_again_without_make(place):
     moved = place.with_name("elsewhere")
     place.rename(moved)
     code, said = said_by(PYTHON, "install.py", cwd=moved)

@@ -1,20 +1,20 @@
-"""Repositories like those of the catalog, and a machine of its own that asks `hub_server.Hub` for them."""
+"""Small repositories under the catalog's names, and a client of `hub_server.Hub` with caches of its own."""
 
 import json
 import os
 import random
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import forking
 from hub_server import Hub
 
 from phi3kit.weights import CATALOG
 
 PHI_3 = CATALOG["phi-3-mini-4k-instruct"]
-ONNX = Path(PHI_3.onnx_folder)
+ONNX = Path(PHI_3.onnx.subfolder)
 SHARD = "model-00002-of-00002.safetensors"
 WANTED = {
     "config.json", "generation_config.json", "model-00001-of-00002.safetensors", SHARD, "model.safetensors.index.json",
@@ -30,7 +30,7 @@ ONNX_WANTED = {
 }  # fmt: skip
 ONNX_UNWANTED = {"README.md", "config.json", "cuda/cuda-fp16/model.onnx.data", f"{ONNX}-other/model.onnx.data"}
 
-ASK = """
+OBTAIN = """
 import sys
 from phi3kit import weights
 from phi3kit.errors import WeightsError
@@ -42,20 +42,20 @@ except WeightsError as error:
 
 
 class Client:
-    """A machine with caches of its own, whose hub is `hub`.
+    """Obtains models from `hub`, into caches below `home`.
 
-    huggingface_hub reads its environment when it is imported, so each question is asked in a process of its own.
+    huggingface_hub reads the environment when it is imported, so each call starts a process.
 
     Attributes:
-        env: the environment of those processes; change it at will.
+        env: the environment of those processes; tests may change it.
         cache: the hub's cache.
-        said: what the last process that answered a question wrote on stderr.
+        stderr: what the last successful process wrote on stderr.
     """
 
     def __init__(self, hub: Hub, home: Path) -> None:
         foreign = ("HF_", "HUGGING", "PHI3KIT_", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
-        kept = {name: value for name, value in os.environ.items() if not name.upper().startswith(foreign)}
-        self.env = kept | {
+        own = {name: value for name, value in os.environ.items() if not name.upper().startswith(foreign)}
+        self.env = own | {
             "NO_PROXY": "127.0.0.1,localhost",
             "HF_ENDPOINT": hub.url,
             "HF_HUB_DISABLE_UPDATE_CHECK": "1",  # the command `hf` asks PyPI for a newer one
@@ -63,28 +63,34 @@ class Client:
             "PHI3KIT_CACHE": str(home / "kit"),
         }
         self.cache = home / "hf" / "hub"
-        self.said = ""
+        self.stderr = ""
 
     def run(self, *command: str, **env: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(command, env=self.env | env, capture_output=True, text=True, timeout=600, check=False)
 
+    def execute(self, code: str, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+        """Run Python code."""
+        return forking.run(code, *arguments, env=self.env | env)
+
     def path(self, form: str, name: str = PHI_3.name, **env: str) -> Path:
-        done = self.run(sys.executable, "-c", ASK, form, name, **env)
-        assert done.returncode == 0, done.stderr
-        self.said = done.stderr
-        return Path(done.stdout.strip())
+        """The folder of one form of a model."""
+        result = self.execute(OBTAIN, form, name, **env)
+        assert result.returncode == 0, result.stderr
+        self.stderr = result.stderr
+        return Path(result.stdout.strip())
 
     def error(self, form: str, name: str = PHI_3.name, **env: str) -> str:
-        done = self.run(sys.executable, "-c", ASK, form, name, **env)
-        assert done.returncode == 1, done.stderr
-        assert "Traceback" not in done.stderr
-        return done.stderr
+        """The message with which one form of a model is refused."""
+        result = self.execute(OBTAIN, form, name, **env)
+        assert result.returncode == 1, result.stderr
+        assert "Traceback" not in result.stderr
+        return result.stderr
 
 
-def until(met: Callable[[], object]) -> None:
+def wait_until(condition: Callable[[], object]) -> None:
     deadline = time.monotonic() + 120
-    while not met():
-        assert time.monotonic() < deadline, "in vain"
+    while not condition():
+        assert time.monotonic() < deadline, "waited for 120 s"
         time.sleep(0.02)
 
 

@@ -1,7 +1,7 @@
-"""A model hub on 127.0.0.1: the routes of huggingface.co that obtaining a model's files uses; and a proxy before it.
+"""A model hub on 127.0.0.1, with the routes of huggingface.co that fetching a model uses, and a proxy for it.
 
-A repository is a folder `root/owner/name`, served as it is at every revision. Large files come by a redirect to
-another address, as on the real hub. What was asked and what was sent is kept.
+A repository is a folder `root/owner/name`; every revision has the same files. As on the real hub, large files are
+redirected to another address. The hub records requests and replies.
 """
 
 import functools
@@ -23,7 +23,7 @@ class Server:
 
     def __init__(self) -> None:
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        self._server.handle_error = lambda *_: None  # a client that went away is no news here
+        self._server.handle_error = lambda *_: None  # a killed client is no error
         self.port = self._server.server_address[1]
         self.url = f"http://127.0.0.1:{self.port}"
         self.closing = threading.Event()
@@ -46,17 +46,17 @@ class Hub(Server):
 
     Attributes:
         url: what `HF_ENDPOINT` must be.
-        requests: `(method, path)` of everything that was asked, in order; clear it at will.
-        sent: `(name, first, end)` of every reply with the content of a file: which of its bytes went out.
+        requests: `(method, path)` of every request, in order; tests may clear it.
+        sent: `(name, first, end)` of every reply with the content of a file, and the range of bytes sent.
         gated: repositories whose files are refused with 403 until their licence is accepted.
         spoiled: `owner/name/path` -> bytes sent instead of the file, under the file's own hash.
-        broken: when set, this HTTP status answers every request.
+        broken: the HTTP status that answers every request, if set.
         gone: `owner/name/path` of files that are listed, and answered with 404.
-        claimed: `owner/name/path` -> the size that the list gives instead of the file's.
-        cut: `owner/name/path` -> after so many bytes of the file the connection breaks, once.
-        held: `owner/name/path` -> after so many bytes nothing more comes, and `holding` is set.
-        mute: when set, questions about repositories are in vain: the connection stands, and no answer comes.
-        xet: whether large files can be had over Xet as well, as they say; it is not answered.
+        claimed: `owner/name/path` -> the size that the hub gives instead of the file's.
+        cut: `owner/name/path` -> the connection breaks after this many bytes, once.
+        held: `owner/name/path` -> after this many bytes no more are sent.
+        mute: if set, requests about repositories stay open without a reply.
+        xet: whether large files are offered over Xet too; requests for that are not answered.
         slow: `owner/name/path` -> seconds between one eighth of the file and the next.
     """
 
@@ -71,7 +71,6 @@ class Hub(Server):
         self.claimed: dict[str, int] = {}
         self.cut: dict[str, int] = {}
         self.held: dict[str, int] = {}
-        self.holding = threading.Event()
         self.mute = False
         self.xet = False
         self.slow: dict[str, float] = {}
@@ -79,9 +78,9 @@ class Hub(Server):
         self.elsewhere = f"http://localhost:{self.port}"
 
     def fetched(self, repo: str) -> set[str]:
-        """The paths in `repo` whose contents were asked for."""
-        found = (re.fullmatch(rf"/{re.escape(repo)}/resolve/[^/]+/(.+)", path) for _, path in self.requests)
-        return {match[1] for match in found if match}
+        """The paths in `repo` whose contents were requested."""
+        matches = (re.fullmatch(rf"/{re.escape(repo)}/resolve/[^/]+/(.+)", path) for _, path in self.requests)
+        return {match[1] for match in matches if match}
 
     def _handler(hub) -> type[BaseHTTPRequestHandler]:
         class Handler(BaseHTTPRequestHandler):
@@ -139,7 +138,8 @@ class Hub(Server):
                 elif not path.is_file() or f"{repo}/{name}" in hub.gone:
                     self.answer(404, headers | {"X-Error-Code": "EntryNotFound"})
                 elif path.suffix in LARGE:
-                    headers |= {"X-Linked-Etag": f'"{sha256(path)}"', "X-Linked-Size": str(path.stat().st_size)}
+                    size = hub.claimed.get(f"{repo}/{name}", path.stat().st_size)
+                    headers |= {"X-Linked-Etag": f'"{sha256(path)}"', "X-Linked-Size": str(size)}
                     if hub.xet:
                         headers |= {"X-Xet-Hash": sha256(path), "X-Xet-Refresh-Route": f"{hub.url}/xet-token"}
                     self.answer(302, headers | {"Location": f"{hub.elsewhere}/cdn/{repo}/{name}?{SIGNATURE}"})
@@ -163,7 +163,6 @@ class Hub(Server):
                     self.wfile.write(content[first : min(first + step, end)])
                     hub.closing.wait(hub.slow.get(name, 0))
                 if held is not None:
-                    hub.holding.set()
                     hub.closing.wait()
                 self.close_connection = end < size
 
@@ -188,19 +187,19 @@ class Hub(Server):
 
 
 class Proxy(Server):
-    """An HTTP proxy that knows one name, `hub.invalid`, and asks `hub` for it.
+    """An HTTP proxy that forwards requests for one host, `hub.invalid`, to `hub`.
 
     Attributes:
         url: what `HTTP_PROXY` must be.
-        asked: the hosts that it was asked for.
-        refuses: when set, this HTTP status answers every request, also one for a tunnel (CONNECT), as for https.
+        hosts: the hosts of all requests.
+        refuses: the HTTP status that answers every request, if set, CONNECT (as for https) included.
     """
 
     HOST = "hub.invalid"
 
     def __init__(self, hub: Hub) -> None:
         self.hub = hub
-        self.asked: set[str] = set()
+        self.hosts: set[str] = set()
         self.refuses: int | None = None
         super().__init__()
 
@@ -208,7 +207,7 @@ class Proxy(Server):
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 address = urlsplit(self.path if "://" in self.path else f"//{self.path}")
-                proxy.asked.add(address.hostname or "")
+                proxy.hosts.add(address.hostname or "")
                 if proxy.refuses or address.hostname not in (proxy.HOST, "localhost"):
                     self.send_response(proxy.refuses or 502)
                     self.end_headers()
@@ -232,7 +231,7 @@ class Proxy(Server):
 
 
 def commit(repo: str, revision: str) -> str:
-    """The commit that `revision` means: itself, or one made up for `main`."""
+    """The commit of `revision`: itself, or a fixed one for `main`."""
     return hashlib.sha1(repo.encode()).hexdigest() if revision == "main" else revision
 
 

@@ -1,4 +1,4 @@
-"""Bad places to be in, made for one command: no network, a disk that is small or may only be read. Linux, with unshare.
+"""Run one command in a bad place: without network, or on a disk that is small or read-only. Linux, with unshare.
 
 subprocess.run([*jail("mount -t tmpfs -o size=9m none /tmp"), "df", "/tmp"], check=True)
 """
@@ -10,13 +10,13 @@ import pytest
 
 
 def jail(*commands: str, network: bool = False) -> list[str]:
-    """The beginning of a command line: what follows it sees the mounts that `commands` make, and only loopback."""
+    """The beginning of a command line: the rest of it runs after `commands`, with their mounts and only loopback."""
     script = "\n".join(["set -e", *([] if network else ["ip link set lo up || true"]), *commands, 'exec "$@"'])
     return ["unshare", "-rm", *([] if network else ["-n"]), "sh", "-c", script, "jail"]
 
 
 def read_only(folder: object) -> str:
-    """What makes a folder one that may only be read, for root as well."""
+    """The command that makes a folder read-only, for root too."""
     return f"mount --bind '{folder}' '{folder}' && mount -o remount,bind,ro '{folder}'"
 
 
@@ -25,4 +25,4 @@ def _possible() -> bool:
     return shutil.which("unshare") is not None and subprocess.run(command, capture_output=True).returncode == 0
 
 
-needs_jail = pytest.mark.skipif(not _possible(), reason="needs Linux's unshare, and leave to use it")
+needs_jail = pytest.mark.skipif(not _possible(), reason="needs Linux's unshare, and the right to use it")

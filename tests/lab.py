@@ -1,4 +1,4 @@
-"""JupyterLab as `make lab` starts it, and a notebook in it, used as a person would."""
+"""JupyterLab as `make lab` starts it, and a notebook in it, used as by a person."""
 
 import json
 import os
@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from phi3kit.workbook.places import ROOT
+from phi3kit.workbook.running.paths import ROOT
 
 MINUTE = 60_000  # in Playwright's milliseconds
 FOLDERS = ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR")
@@ -38,7 +38,7 @@ SCROLLED = """([panel, y]) => new Promise(done => {
 
 @contextmanager
 def started(notebooks: Path, home: Path) -> Iterator[dict[str, Any]]:
-    """A server's url and token. Whatever Jupyter keeps lies in `home`, and so does the tracking store."""
+    """A server's url and token. Jupyter's own files and the tracking store lie in `home`."""
     env = {**os.environ, "JUPYTER_CONFIG_PATH": str(ROOT / ".jupyter")}
     env |= {folder: str(home / folder.lower()) for folder in FOLDERS}
     env["MLFLOW_TRACKING_URI"] = f"sqlite:///{(home / 'mlflow.db').as_posix()}"
@@ -98,7 +98,9 @@ class Notebook:
         self.page.wait_for_function(DRAWN)
         if self.page.evaluate("document.body.dataset.jpThemeLight") != light:
             # Reloaded before that is stored, it would come back as it was.
-            with self.page.expect_response(lambda told: told.request.method == "PUT" and "themes" in told.url):
+            with self.page.expect_response(
+                lambda response: response.request.method == "PUT" and "themes" in response.url
+            ):
                 self.menu("Settings", "Theme", f"JupyterLab {theme}")
             self.page.reload()
             self.page.wait_for_function(DRAWN)
@@ -108,6 +110,6 @@ class Notebook:
     def screens(self) -> Iterator[bytes]:
         """A picture of each screen, from the top to the end."""
         panel, top, end = self.page.query_selector(".jp-WindowedPanel-outer"), 0, 0
-        while (seen := self.page.evaluate(SCROLLED, [panel, top])) > end:
+        while (bottom := self.page.evaluate(SCROLLED, [panel, top])) > end:
             yield self.page.screenshot()
-            top, end = seen - 80, seen
+            top, end = bottom - 80, bottom

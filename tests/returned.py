@@ -1,31 +1,30 @@
-"""A small workbook with two exercises, and what learners make of it."""
+"""A small workbook with two exercises, and the notebooks that its learners return."""
 
-import copy
 from pathlib import Path
-from typing import Any
 
 import nbformat
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from phi3kit.workbook.results import MEDIA_TYPE
+from phi3kit.workbook.exercises.cells import for_learners
+from phi3kit.workbook.running.results import MEDIA_TYPE
 
-# What a module of `phi3kit.workbook.check` would hold.
+# The checks of the two exercises, which a real workbook has in `phi3kit.workbook.exercises.check`.
 CHECKS = """
 import phi3kit
-from phi3kit.workbook import check
-from phi3kit.workbook.check.verdict import Wrong, exercise
+from phi3kit.workbook.exercises import check
+from phi3kit.workbook.exercises.check.verdict import Wrong, exercise
 
-@exercise(of=2)
-def double(given):
-    if given(2) != 4:
-        raise Wrong(repr(given(2)), "4", "Multiply.")
+@exercise(steps=2)
+def double(function):
+    if function(2) != 4:
+        raise Wrong(repr(function(2)), "4", "Multiply.")
     yield "2 becomes 4"
-    if given("a") != "aa":
-        raise Wrong(repr(given("a")), "aa", "Add nothing.")
+    if function("a") != "aa":
+        raise Wrong(repr(function("a")), "aa", "Add nothing.")
     yield "a becomes aa"
 
-@exercise(of=1)
+@exercise(steps=1)
 def shout(loud, louder):
     if (loud("a"), louder("a")) != ("A", "A!"):
         raise Wrong(loud("a") + " and " + louder("a"), "A and A!", "Look for a method of text.")
@@ -34,12 +33,12 @@ def shout(loud, louder):
 check.double, check.shout = double, shout
 """
 STUBS = {
-    "stub-double": "def double(given):\n    return given",
+    "stub-double": "def double(value):\n    return value",
     "stub-shout": "def loud(text):\n    return text",
     "stub-shout-2": "def louder(text):\n    return loud(text)",
 }
 SOLUTIONS = {
-    "stub-double": "def double(given):\n    return given * 2",
+    "stub-double": "def double(value):\n    return value * 2",
     "stub-shout": "def loud(text):\n    return text.upper()",
     "stub-shout-2": 'def louder(text):\n    return loud(text) + "!"',
 }
@@ -54,54 +53,50 @@ def workbook() -> NotebookNode:
         new_code_cell(CHECKS, id="setup"),
         new_markdown_cell("### Exercise 1: Double\n\nTwice.", id="exercise-double"),
         new_code_cell(STUBS["stub-double"], id="stub-double", metadata=stub),
-        checked("double", "double", 2),
+        check_cell("double", "double", 2),
         new_markdown_cell("two hints", id="hints-double"),
-        new_markdown_cell(solution(SOLUTIONS["stub-double"]), id="solution-double", metadata={"tags": ["solution"]}),
+        solution_cell("double", SOLUTIONS["stub-double"]),
         new_markdown_cell("### Exercise 2: Shout\n\nLoudly.", id="exercise-shout"),
         new_code_cell(STUBS["stub-shout"], id="stub-shout", metadata=stub),
         new_code_cell(STUBS["stub-shout-2"], id="stub-shout-2", metadata=stub),
-        checked("shout", "loud, louder", 1),
+        check_cell("shout", "loud, louder", 1),
         new_markdown_cell("two hints", id="hints-shout"),
-        new_markdown_cell(
-            solution(SOLUTIONS["stub-shout"], SOLUTIONS["stub-shout-2"]),
-            id="solution-shout",
-            metadata={"tags": ["solution"]},
-        ),
+        solution_cell("shout", SOLUTIONS["stub-shout"], SOLUTIONS["stub-shout-2"]),
     ]
     return new_notebook(cells=cells)
 
 
-def checked(name: str, given: str, of: int) -> NotebookNode:
-    verdict = {"right": [], "of": of, "came": "", "expected": "", "hint": ""}
+def check_cell(name: str, arguments: str, steps: int) -> NotebookNode:
+    verdict = {"right": [], "steps": steps, "got": "", "expected": "", "hint": ""}
     output = new_output("execute_result", {"text/plain": "Not yet", MEDIA_TYPE: {f"check:{name}": verdict}})
-    return new_code_cell(f"check.{name}({given})", id=f"check-{name}", metadata={"tags": ["check"]}, outputs=[output])
+    source = f"check.{name}({arguments})"
+    return new_code_cell(source, id=f"check-{name}", metadata={"tags": ["check"]}, outputs=[output])
 
 
-def solution(*blocks: str) -> str:
+def solution_cell(name: str, *blocks: str) -> NotebookNode:
     code = "\n\n".join(f"```python\n{block}\n```" for block in blocks)
-    return f"<details><summary>Solution</summary>\n\n{code}\n\nSince.\n\n</details>"
+    source = f"<details><summary>Solution</summary>\n\n{code}\n\nSince.\n\n</details>"
+    return new_markdown_cell(source, id=f"solution-{name}", metadata={"tags": ["solution"]})
 
 
 def returned(
     path: Path, changes: dict[str, str | None] | None = None, insert: dict[str, list[str]] | None = None
 ) -> Path:
-    """Write what a learner gives back.
+    """Write the notebook that a learner returns.
 
     Args:
         path: the file.
-        changes: new sources by cell id; None for a cell that is gone.
+        changes: new sources by cell id; None removes the cell.
         insert: sources of further cells, by the id of the cell that they follow.
     """
-    from phi3kit.workbook.exercises import for_learners
-
-    made: Any = for_learners(copy.deepcopy(workbook()))
+    notebook = for_learners(workbook())
     cells = []
-    for cell in made.cells:
+    for cell in notebook.cells:
         source = (changes or {}).get(cell.id, cell.source)
         if source is not None:
             cells.append(cell)
             cell.source = source
         cells += map(new_code_cell, (insert or {}).get(cell.id, []))
-    made.cells = cells
-    nbformat.write(made, path)
+    notebook.cells = cells
+    nbformat.write(notebook, path)
     return path

@@ -12,8 +12,8 @@ from phi3kit.cli import chat, doctor, grade, notebooks, weights
 from phi3kit.errors import InvalidRequest, Phi3KitError
 
 
-class _Told(TyperGroup):
-    """A group of commands that tells the kit's errors in their own words, without a stack trace."""
+class _Commands(TyperGroup):
+    """The commands; the kit's own errors are printed as sentences, without a stack trace."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -27,7 +27,7 @@ class _Told(TyperGroup):
 
 
 app = typer.Typer(
-    cls=_Told, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Phi-3 with MLflow."
+    cls=_Commands, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Phi-3 with MLflow."
 )
 app.command("run", context_settings={"ignore_unknown_options": True})(notebooks.run)
 app.command("refresh")(notebooks.refresh)

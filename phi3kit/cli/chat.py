@@ -1,6 +1,6 @@
 """`phi3kit chat`: a conversation in the terminal, or line by line through a pipe.
 
-Only answers go to stdout; whatever else there is to say goes to stderr.
+Only answers go to stdout; everything else goes to stderr.
 """
 
 import re
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from phi3kit.cli.options import generation_options
 from phi3kit.cli.weights import Force, Name
 from phi3kit.errors import InvalidRequest
 
@@ -27,35 +28,30 @@ Ctrl-C stops an answer. A space before a / makes it part of a message."""
 _CONTROL = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f]")
 
 
+@generation_options
 def chat(
     model: Name = "tiny",
     system: Annotated[str, typer.Option(help="Tell the model who it is.")] = "",
-    temperature: Annotated[float | None, typer.Option(help="From 0, always the likeliest token, to 2.")] = None,
-    top_p: Annotated[float | None, typer.Option(help="Sample from the likeliest tokens of this probability.")] = None,
-    top_k: Annotated[int | None, typer.Option(help="Sample from so many of the likeliest tokens.")] = None,
-    seed: Annotated[int | None, typer.Option(help="The same samples each time.")] = None,
-    max_tokens: Annotated[int | None, typer.Option(help="The longest answer, in tokens: 256 unless given.")] = None,
-    repetition_penalty: Annotated[float | None, typer.Option(help="Above 1, say less of it again.")] = None,
     force: Force = False,
+    **options: Any,
 ) -> None:
     """Talk with a model, its int4 ONNX form; through a pipe, each line is a turn."""
-    given = dict(locals())
     from phi3kit import weights
     from phi3kit.chat import ChatTemplate
     from phi3kit.generation import Engine, Options
 
-    # Before anything is fetched, so that a wrong value is told at once.
-    options = Options(**{name: given[name] for name in Options.model_fields if given.get(name) is not None})
+    # Before anything is fetched, so that a wrong value is reported at once.
+    checked = Options(**{name: value for name, value in options.items() if value is not None})
     folder = weights.onnx(model)
-    Conversation(Engine(folder), ChatTemplate(folder), options, system).run(model)
+    Conversation(Engine.open(folder), ChatTemplate(folder), checked, system).run(model)
 
 
 class Conversation:
-    """What was said so far, and the loop that goes on with it."""
+    """The turns so far, and the loop that adds to them."""
 
     def __init__(self, engine: "Engine", template: "ChatTemplate", options: "Options", system: str) -> None:
         self._engine, self._template, self._options, self._system = engine, template, options, system
-        self._said: list[dict[str, str]] = []
+        self._turns: list[dict[str, str]] = []
 
     def run(self, name: str) -> None:
         """Take turns until the input ends."""
@@ -64,7 +60,8 @@ class Conversation:
         ask = _piped
         if sys.stdin.isatty() and sys.stdout.isatty():
             ask = _prompted
-            _remark(f"{name}, {self._engine.context_length:,} tokens of context. /help says what you can do here.")
+            window = self._engine.model.context_length
+            _remark(f"{name}, {window:,} tokens of context. /help says what you can do here.")
         while True:
             try:
                 line = ask()
@@ -86,19 +83,19 @@ class Conversation:
             if command:
                 self._answer(line.strip())
         elif command == "/reset":
-            self._said.clear()
+            self._turns.clear()
             _remark("A new conversation.")
         elif command == "/system":
             self._system = text.strip()
-            _remark("The model is told so from now on." if self._system else "No system message from now on.")
+            _remark("The next answer follows it." if self._system else "No system message from now on.")
         else:
             _remark(HELP if command == "/help" else f"There is no {command!r}:\n{HELP}")
 
     def _answer(self, question: str) -> None:
-        asked = {"role": "user", "content": question}
+        request = {"role": "user", "content": question}
         system = [{"role": "system", "content": self._system}] if self._system else []
-        ids = self._template.encode([*system, *self._said, asked])
-        window = self._engine.context_length
+        ids = self._template.encode([*system, *self._turns, request])
+        window = self._engine.model.context_length
         limit = min(self._options.max_tokens, window - len(ids))
         if limit < 1:
             _remark(
@@ -106,26 +103,26 @@ class Conversation:
                 f"{window:,}: /reset begins a new one."
             )
             return
-        answer, note = "", "stopped; what came so far stays in the conversation"
+        answer, note = "", "stopped; the text so far stays in the conversation"
         with self._engine.stream(ids, self._options.model_copy(update={"max_tokens": limit})) as stream:
             try:
                 for piece in stream:
                     answer += piece
                     print(_CONTROL.sub("\ufffd", piece), end="", flush=True)
-                note = _told(stream.completion, limit < self._options.max_tokens)
+                note = _summary(stream.answer, limit < self._options.max_tokens)
             except KeyboardInterrupt:
                 pass
             finally:
-                if answer.strip():  # a turn without a word would be refused as part of the next prompt
-                    self._said += [asked, {"role": "assistant", "content": answer}]
+                if answer.strip():  # an empty turn would be refused as part of the next prompt
+                    self._turns += [request, {"role": "assistant", "content": answer}]
         print(flush=True)
         _remark(note)
 
 
-def _told(done: Any, is_full: bool) -> str:
+def _summary(answer: Any, is_full: bool) -> str:
     cut = ", cut off: the context window is full, /reset begins a new conversation" if is_full else ", cut off"
-    end = cut if done.finish_reason == "length" else ""
-    return f"{done.completion_tokens} tokens, {done.tokens_per_second:.0f} tokens/s{end}"
+    end = cut if answer.finish_reason == "length" else ""
+    return f"{answer.completion_tokens} tokens, {answer.tokens_per_second:.0f} tokens/s{end}"
 
 
 def _piped() -> str:

@@ -1,12 +1,15 @@
-"""`phi3kit doctor`: look at this machine, and say how to mend what is wrong."""
+"""`phi3kit doctor`: examine this machine, and say how to repair what is wrong."""
 
 import json
 import shutil
 import textwrap
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from phi3kit.doctor import Finding
 
 COLOURS = {"ok": "green", "note": "yellow", "fix": "red"}
 
@@ -14,7 +17,7 @@ COLOURS = {"ok": "green", "note": "yellow", "fix": "red"}
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of lines.")] = False,
 ) -> None:
-    """Look at this machine; each line is ok, a note, or says how to fix it. Exit code 1 if anything needs fixing."""
+    """Examine this machine; each line is ok, a note, or says how to fix it. Exit code 1 if anything needs fixing."""
     import phi3kit
     from phi3kit.doctor import examine
 
@@ -22,7 +25,7 @@ def doctor(
     for finding in examine():
         findings.append(finding)
         if not as_json:
-            _tell(finding.verdict, f"{finding.name}: {finding.what}", finding.remedy)
+            _print(finding)
     healthy = all(finding.verdict != "fix" for finding in findings)
     if as_json:
         report = {"phi3kit": phi3kit.__version__, "healthy": healthy, "findings": [asdict(one) for one in findings]}
@@ -30,8 +33,9 @@ def doctor(
     raise typer.Exit(0 if healthy else 1)
 
 
-def _tell(verdict: str, what: str, remedy: str) -> None:
-    width = min(shutil.get_terminal_size().columns, 100)
-    lines = textwrap.wrap(what, width - 6, break_long_words=False, break_on_hyphens=False)
-    lines += textwrap.wrap(remedy, width - 6, initial_indent="> ", break_long_words=False, break_on_hyphens=False)
-    typer.echo(typer.style(f"{verdict:<6}", fg=COLOURS[verdict]) + "\n      ".join(lines))
+def _print(finding: "Finding") -> None:
+    width = min(shutil.get_terminal_size().columns, 100) - 6
+    options = {"width": width, "break_long_words": False, "break_on_hyphens": False}
+    lines = textwrap.wrap(f"{finding.name}: {finding.what}", **options)
+    lines += textwrap.wrap(finding.remedy, initial_indent="> ", **options)
+    typer.echo(typer.style(f"{finding.verdict:<6}", fg=COLOURS[finding.verdict]) + "\n      ".join(lines))

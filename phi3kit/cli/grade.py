@@ -1,4 +1,4 @@
-"""`phi3kit grade`: what returned notebooks earned, and what to say to their learners."""
+"""`phi3kit grade`: run returned notebooks, and print the points and the feedback of each exercise."""
 
 import json
 from dataclasses import asdict
@@ -10,7 +10,7 @@ import typer
 from phi3kit.errors import InvalidRequest
 
 if TYPE_CHECKING:
-    from phi3kit.workbook.grade import Report
+    from phi3kit.workbook.exercises.grading import Report
 
 
 def grade(
@@ -19,43 +19,41 @@ def grade(
 ) -> None:
     """Run returned notebooks in a sandbox; print what each exercise earned, and what to say to the learner.
 
-    It protects from accidents, not from malice: read first what comes from somebody you do not trust.
+    The sandbox protects from accidents, not from malice: first read a notebook whose author you do not trust.
     """
     from phi3kit import weights
-    from phi3kit.workbook.grade import grade as graded
+    from phi3kit.workbook.exercises import grading
 
     for obtain in (weights.checkpoint, weights.onnx):
         obtain("tiny")  # the checks need it, and the sandbox has no network
-    reports = {}
-    refused = []
+    reports: dict[Path, Report] = {}
     for path in notebook:
         typer.echo(f"{path}: a minute or two. Ctrl-C ends it.", err=True)
         try:
-            reports[str(path)] = graded(path)
+            reports[path] = grading.grade(path)
         except InvalidRequest as error:
-            refused.append(path)
             typer.secho(str(error), fg="red", err=True)
             continue
         if not as_json:
-            _tell(path, reports[str(path)])
+            _print(path, reports[path])
     if as_json:
-        whole = {path: {**asdict(one), "right": one.right, "of": one.of} for path, one in reports.items()}
-        typer.echo(json.dumps(whole, indent=1, ensure_ascii=False))
-    raise typer.Exit(2 if refused else 0)
+        results = {str(path): {**asdict(one), "right": one.right, "steps": one.steps} for path, one in reports.items()}
+        typer.echo(json.dumps(results, indent=1, ensure_ascii=False))
+    raise typer.Exit(0 if len(reports) == len(set(notebook)) else 2)
 
 
-def _tell(path: Path, report: "Report") -> None:
+def _print(path: Path, report: "Report") -> None:
     typer.secho(_plain(f"{path}  ({report.notebook})"), bold=True)
     for mark in report.marks:
-        colour = "green" if mark.right == mark.of else "yellow"
-        typer.echo(typer.style(f"  {mark.right} of {mark.of}  ", fg=colour) + _plain(mark.title))
-        for label, text in mark.told.items():
+        colour = "green" if mark.right == mark.steps else "yellow"
+        typer.echo(typer.style(f"  {mark.right} of {mark.steps}  ", fg=colour) + _plain(mark.title))
+        for label, text in mark.feedback.items():
             typer.echo(f"          {label + ':':<13}" + _plain(text).replace("\n", "\n" + " " * 23))
-    for trouble in report.troubles:
-        typer.echo(f"  {_plain(trouble)}")
-    typer.secho(f"  {report.right} of {report.of} in all", bold=True)
+    for problem in report.problems:
+        typer.echo(f"  {_plain(problem)}")
+    typer.secho(f"  {report.right} of {report.steps} in all", bold=True)
 
 
 def _plain(text: str) -> str:
-    """A learner's text may hold what would steer the terminal."""
+    """A text without control characters: a learner's text may hold some that steer the terminal."""
     return "".join(character if character.isprintable() or character == "\n" else "\ufffd" for character in text)

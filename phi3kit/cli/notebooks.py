@@ -2,16 +2,18 @@
 
 import contextlib
 import difflib
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from phi3kit.cli.weights import Force
 from phi3kit.errors import InvalidRequest
+from phi3kit.system import requirements
 
 if TYPE_CHECKING:
-    from phi3kit.workbook.runner import Outcome
+    from phi3kit.workbook.running.runner import Outcome
 
 
 Notebooks = Annotated[
@@ -30,42 +32,43 @@ def run(
     force: Force = False,
 ) -> None:
     """Run notebooks; keep each executed one, and a page of it, under runs/."""
-    from phi3kit.workbook import runner
+    from phi3kit.workbook.running import runner
 
-    given = {}
+    values = {}
     for text in parameter or ():
         name, equals, value = text.partition("=")
         if not equals:
             raise _refusal(f"-p {text} gives no value. Type for example: phi3kit run -p max_tokens=32")
-        given[name] = value
-    _all(notebook, lambda path: runner.run(path, given))
+        values[name] = value
+    _run_all(notebook, lambda path: runner.run(path, values))
 
 
 def refresh(notebook: Notebooks = None) -> None:
     """Run notebooks and, where all cells end well, keep the new outputs in the notebook itself."""
-    from phi3kit.workbook.refresh import refresh as refreshed
+    from phi3kit.workbook.running import refresh
 
-    _all(notebook, refreshed)
+    _run_all(notebook, refresh.refresh)
 
 
 def clean() -> None:
-    """Remove what runs left: executed notebooks, the store and its artifacts. Models stay."""
-    from phi3kit.workbook.clean import main
+    """Remove the output of runs: executed notebooks, the store and its artifacts. Models stay."""
+    from phi3kit.workbook.running.clean import main
 
     main()
 
 
-def _all(given: list[Path] | None, do: Any) -> None:
-    from phi3kit.workbook import places
+def _run_all(arguments: list[Path] | None, run_one: Callable[[Path], "Outcome"]) -> None:
+    from phi3kit.workbook.running import paths
 
-    found = [_found(path) for path in given] if given else places.notebooks()
-    if not found:
-        raise InvalidRequest("NOTEBOOK", str(places.NOTEBOOKS), "the path of a notebook, that folder holds none")
+    notebooks = [_notebook(path) for path in arguments] if arguments else paths.notebooks()
+    if not notebooks:
+        raise InvalidRequest("NOTEBOOK", str(paths.NOTEBOOKS), "the path of a notebook, that folder holds none")
+    requirements.need_extra("Running a notebook", "notebooks")
     verdicts = []
-    for path in found:
-        typer.echo(f"{path.stem}: {_last_time(path)}. Ctrl-C ends it and keeps what has run.", err=True)
-        outcome = do(path)
-        _tell(outcome)
+    for path in notebooks:
+        typer.echo(f"{path.stem}: {_duration(path)}. Ctrl-C ends it and keeps what has run.", err=True)
+        outcome = run_one(path)
+        _print(outcome)
         verdicts.append(outcome.verdict)
         if outcome.verdict == "interrupted":
             raise typer.Exit(130)
@@ -73,33 +76,34 @@ def _all(given: list[Path] | None, do: Any) -> None:
         raise typer.Exit(1)
 
 
-def _found(path: Path) -> Path:
-    from phi3kit.workbook import places
+def _notebook(path: Path) -> Path:
+    """Find the notebook that an argument means: a file, or a name of the workbook's."""
+    from phi3kit.workbook.running import paths
 
-    named = places.NOTEBOOKS / f"{path}.ipynb"
-    if path.is_file() or named.is_file():
-        return path if path.is_file() else named
+    for file in (path, paths.NOTEBOOKS / f"{path}.ipynb"):
+        if file.is_file():
+            return file
     if str(path).startswith("-"):  # `mlflow run -P typo=1` ends as `--typo 1`
-        how = "a notebook's parameter is given as -p NAME=VALUE, in `mlflow run` as -P with a name that MLproject has"
-        raise _refusal(f"There is no option {path}: {how}. Type: phi3kit run --help")
-    names = [notebook.stem for notebook in places.notebooks()]
-    near = [*difflib.get_close_matches(path.stem, names, n=1, cutoff=0.3), *names, "PATH"][0]
-    known = f"The workbook's are {', '.join(names)}. Type for example: phi3kit run {near}"
-    raise _refusal(f"There is no notebook {path}. {known}")
+        usage = "a notebook's parameter is given as -p NAME=VALUE, in `mlflow run` as -P with a name that MLproject has"
+        raise _refusal(f"There is no option {path}: {usage}. Type: phi3kit run --help")
+    names = [notebook.stem for notebook in paths.notebooks()]
+    nearest = [*difflib.get_close_matches(path.stem, names, n=1, cutoff=0.3), *names, "PATH"][0]
+    others = f"The workbook's are {', '.join(names)}. Type for example: phi3kit run {nearest}"
+    raise _refusal(f"There is no notebook {path}. {others}")
 
 
-def _last_time(path: Path) -> str:
-    """How long a run of the notebook takes: as long as its last one did."""
+def _duration(path: Path) -> str:
+    """Say how long a run of the notebook takes, from its last one."""
     import json
 
-    from phi3kit.workbook import places
+    from phi3kit.workbook.running import paths
 
-    for executed in sorted(places.RUNS.glob(f"*/{path.name}"), reverse=True):
+    for executed in sorted(paths.RUNS.glob(f"*/{path.name}"), reverse=True):
         with contextlib.suppress(OSError, ValueError, KeyError):
-            told = json.loads(executed.read_text(encoding="utf-8"))["metadata"]["papermill"]
-            if not told["exception"] and told["end_time"]:
-                return f"the last run took {told['duration']:.0f} s"
-    return "with `tiny` about a minute on two free cores" if path.stem in places.STORY else "its first run"
+            record = json.loads(executed.read_text(encoding="utf-8"))["metadata"]["papermill"]
+            if not record["exception"] and record["end_time"]:
+                return f"the last run took {record['duration']:.0f} s"
+    return "with `tiny` about a minute on two free cores" if path.stem in paths.STORY else "its first run"
 
 
 def _refusal(sentence: str) -> typer.Exit:
@@ -107,16 +111,16 @@ def _refusal(sentence: str) -> typer.Exit:
     return typer.Exit(2)
 
 
-def _tell(outcome: "Outcome") -> None:
+def _print(outcome: "Outcome") -> None:
     from rich.console import Console
 
-    from phi3kit.workbook.places import shown
+    from phi3kit.workbook.running.paths import relative
 
     colour = "green" if outcome.verdict == "ok" else "red"
     console = Console(soft_wrap=True, highlight=False)
     console.print(f"[bold]{outcome.name}[/]  [{colour}]{outcome.verdict}[/]  {outcome.seconds:.0f} s")
     results = {name: outcome.results.get(key) for name, key in (("model", "model_uri"), ("answer", "answer"))}
-    for name, value in {"notebook": shown(outcome.notebook), "page": shown(outcome.html), **results}.items():
+    for name, value in {"notebook": relative(outcome.notebook), "page": relative(outcome.html), **results}.items():
         if value:
             console.print(f"  {name:<9} {value}", markup=False)
     if outcome.error:

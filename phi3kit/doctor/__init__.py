@@ -1,7 +1,7 @@
-"""`phi3kit doctor`: what a bug report needs to say about this machine, and how to mend what is wrong with it.
+"""`phi3kit doctor`: the state of this machine, as a bug report needs it, and how to repair what is wrong.
 
-A check that stumbles or hangs becomes a line like any other, and no line holds a password, a token, the name of the
-user or where the home folder lies.
+A check that fails or hangs yields a finding like any other. No finding holds a password, a token, the name of the user
+or the path of the home folder.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-# What a check finds, as often as it finds something: a verdict (see `Finding`), what it is, and what to do about it.
+# A check yields a verdict (see `Finding`), the state that it describes, and a remedy, any number of times.
 Check = Callable[[], Iterable[tuple[str, str, str]]]
 
-PATIENCE = 30.0  # seconds for one check; the slowest, with torch or MLflow to load, take two or three
+TIMEOUT = 30.0  # seconds for one check; the slowest, which load torch or MLflow, take two or three
 SECRET = re.compile("TOKEN|PASSWORD|SECRET|KEY|CREDENTIAL", re.IGNORECASE)
 
 
@@ -28,9 +28,9 @@ class Finding:
     """One line of the report.
 
     Attributes:
-        name: what was looked at.
-        verdict: `ok`; `note`: good to know; `fix`: something does not work until it is mended.
-        what: what was found.
+        name: the subject of the check.
+        verdict: `ok`; `note`: good to know; `fix`: something does not work until it is repaired.
+        what: the state of the subject.
         remedy: what to do about it, with the command to type; empty when there is nothing to do.
     """
 
@@ -40,36 +40,36 @@ class Finding:
     remedy: str = ""
 
 
-def examine(checks: Mapping[str, Check] | None = None, patience: float = PATIENCE) -> Iterator[Finding]:
-    """Look at everything, a few seconds in all, and give each finding as soon as it is there.
+def examine(checks: Mapping[str, Check] | None = None, timeout: float = TIMEOUT) -> Iterator[Finding]:
+    """Run all checks, a few seconds in all, and yield each finding as soon as its check has ended.
 
     Args:
-        checks: other ones than `phi3kit.doctor.checks.ALL`, by name.
-        patience: seconds after which a check is given up.
+        checks: the checks by name; by default `phi3kit.doctor.checks.ALL`.
+        timeout: seconds after which a check is abandoned.
     """
     if checks is None:
         from phi3kit.doctor.checks import ALL as checks
     for name, check in checks.items():
-        found: queue.SimpleQueue[list[tuple[str, str, str]]] = queue.SimpleQueue()
-        threading.Thread(target=_look, args=(check, found), daemon=True).start()
+        results: queue.SimpleQueue[list[tuple[str, str, str]]] = queue.SimpleQueue()
+        threading.Thread(target=_run, args=(check, results), daemon=True).start()
         try:
-            findings = found.get(timeout=patience)
+            findings = results.get(timeout=timeout)
         except queue.Empty:
-            findings = [("fix", f"gave no answer in {patience:g} s", "Look whether a disk or the network hangs.")]
+            findings = [("fix", f"gave no answer in {timeout:g} s", "Look whether a disk or the network hangs.")]
         for verdict, what, remedy in findings:
-            yield Finding(name, verdict, discreet(what), discreet(remedy))
+            yield Finding(name, verdict, redact(what), redact(remedy))
 
 
-def _look(check: Check, found: queue.SimpleQueue) -> None:
+def _run(check: Check, results: queue.SimpleQueue) -> None:
     try:
-        found.put(list(check()))
-    except Exception as error:  # a doctor who faints helps nobody
-        what = " ".join(f"could not be looked at: {type(error).__name__}: {error}".split())
-        found.put([("fix", what[:400], "If this stays after `python install.py`, please report it.")])
+        results.put(list(check()))
+    except Exception as error:  # a failed check must not hide the results of the others
+        what = " ".join(f"could not be checked: {type(error).__name__}: {error}".split())
+        results.put([("fix", what[:400], "If this stays after `python install.py`, please report it.")])
 
 
-def discreet(text: str) -> str:
-    """The text without what a stranger need not know: passwords, the query of an address, the home folder, the user."""
+def redact(text: str) -> str:
+    """The text without passwords, tokens, the query of an address, the path of the home folder, the user's name."""
     for name, value in os.environ.items():
         if SECRET.search(name) and len(value) > 5:
             text = text.replace(value, "***")

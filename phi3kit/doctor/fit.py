@@ -1,58 +1,57 @@
-"""Whether a model fits this machine and how fast it answers here: arithmetic from a few measured figures.
+"""Whether a model fits this machine and how fast it answers here: arithmetic with a few measured constants.
 
-A new token needs every weight once: read from memory, then multiplied by some core. So its time has three parts:
-bytes / what memory gives, bytes / what the cores multiply, and something for each layer, whatever its size. The
-constants were fitted to `tiny` and to random weights in Phi-3-mini's shape, on two cores of an AMD EPYC (Zen 5, with
-avx512_vnni and avx512_bf16), and are within a fifth there; a core without those extensions multiplies more slowly.
-`phi3kit weights fit NAME --measure` tells how far off they are here.
+Each new token needs every weight once: it is read from memory, then multiplied by some core. So its time has three
+parts: bytes / memory bandwidth, bytes / the cores' speed, and a constant for each layer. The constants were fitted to
+`tiny` and to random weights in Phi-3-mini's shape, on two cores of an AMD EPYC (Zen 5, with avx512_vnni and
+avx512_bf16). There the estimates are within a fifth; a core without those extensions multiplies more slowly.
+`phi3kit weights fit NAME --measure` shows the error on this machine.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 
-from phi3kit import machine
-from phi3kit.doctor import cached
 from phi3kit.errors import WeightsError
-from phi3kit.weights import store
-from phi3kit.weights.catalog import Entry
-from phi3kit.weights.folders import checkpoint_lacks, onnx_lacks, weights_size
+from phi3kit.system import machine, requirements
+from phi3kit.system.folders import weights_size
+from phi3kit.weights import cached, store
+from phi3kit.weights.catalog import LIBRARIES, Entry, Form
+from phi3kit.weights.layout import checkpoint_lacks, onnx_lacks
 
-# By form: bytes of weights that one core multiplies in a second, and seconds for each layer besides.
-CORE = {"checkpoint": 31e9, "ONNX": 60e9}
-LAYER = {"checkpoint": 300e-6, "ONNX": 25e-6}
+CORE = {Form.CHECKPOINT: 31e9, Form.ONNX: 60e9}  # bytes of weights that one core multiplies in a second
+LAYER = {Form.CHECKPOINT: 300e-6, Form.ONNX: 25e-6}  # seconds for each layer besides
 
 PROMPT = "<|user|>\nTell me a long story about the sea.<|end|>\n<|assistant|>\n"
 
 
 @dataclass(frozen=True)
-class Form:
-    """What one form of a model takes.
+class Requirements:
+    """What one form of a model needs.
 
     Attributes:
-        form: `checkpoint` or `ONNX`.
+        form: checkpoint or ONNX.
         disk: bytes of its files.
         memory: bytes to load it and answer a short chat.
         read: bytes of weights that each new token reads.
         layers: decoder layers.
-        here: bytes of its files that are here already.
-        place: the folder where the others would go.
+        cached: bytes of its files that this machine has already.
+        folder: where the remaining files would be written.
     """
 
-    form: str
+    form: Form
     disk: int
     memory: int
     read: int
     layers: int
-    here: int = 0
-    place: Path = Path()
+    cached: int = 0
+    folder: Path = Path()
 
     def tokens_per_second(self, bandwidth: float, cores: int) -> float:
-        """The expected speed of an answer, one request at a time after a short prompt.
+        """The expected speed of an answer, for one request at a time after a short prompt.
 
         Args:
             bandwidth: bytes a second that the cores read from memory together.
@@ -60,37 +59,36 @@ class Form:
         """
         return 1 / (self.read / bandwidth + self.read / (cores * CORE[self.form]) + self.layers * LAYER[self.form])
 
-    def short_of(self) -> list[str]:
-        """What this machine has too little of, in words; what is here already needs no disk."""
-        wanted = {
-            "disk": (self.disk - self.here, machine.disk_free(self.place)),
+    def shortages(self) -> list[str]:
+        """What this machine has too little of, in words; cached files need no more disk."""
+        needs = {
+            "disk": (self.disk - self.cached, machine.disk_free(self.folder)),
             "memory": (self.memory, machine.memory()[1]),
         }
         return [
             f"{kind}: {needed / 1e9:.1f} GB needed, {free / 1e9:.1f} GB free"
-            for kind, (needed, free) in wanted.items()
+            for kind, (needed, free) in needs.items()
             if needed > free
         ]
 
 
-def forms(entry: Entry) -> list[Form]:
-    """What the forms of a model take: both of a catalog entry, of a local folder what it holds and what was made of it.
+def list_requirements(entry: Entry) -> list[Requirements]:
+    """What the forms of a model need: both forms of a catalog entry; of a local folder, its form and its export.
 
     Raises:
-        WeightsError: nobody knows, for a hub id that the catalog does not list or a folder without a model.
+        MissingExtra: the graph of a local ONNX folder cannot be read without the package onnx.
+        WeightsError: the sizes are unknown, for a hub id that the catalog does not list or a folder without a model.
     """
     from huggingface_hub import constants
 
-    items = [item for item in cached.found() if not item.old]
-    if entry.layers:
-        size = entry.checkpoint_bytes
-        both = [
-            Form("checkpoint", size, _memory(size), size, entry.layers),
-            Form("ONNX", entry.onnx_bytes, entry.memory_bytes, entry.onnx_read_bytes, entry.layers),
+    items = [item for item in cached.list_cached() if not item.obsolete]
+    if layers := entry.layers:
+        sizes = {item.form: item.size for item in items if item.name == entry.name}
+        cache = Path(constants.HF_HUB_CACHE) if entry.checkpoint.repo else store.root()
+        return [
+            Requirements(form, source.disk, source.memory, source.read, layers, sizes.get(form, 0), cache)
+            for form, source in entry.sources.items()
         ]
-        mine = {item.form: item.size for item in items if item.name == entry.name}
-        place = Path(constants.HF_HUB_CACHE) if entry.checkpoint else store.root()
-        return [replace(form, here=mine.get(form.form, 0), place=place) for form in both]
     exported = [item.folder for item in items if item.name == str(entry.folder)]
     folders = [entry.folder, *exported] if entry.folder else []
     known = [_checkpoint(folder) for folder in folders if not checkpoint_lacks(folder)]
@@ -100,49 +98,53 @@ def forms(entry: Entry) -> list[Form]:
     return known
 
 
-def _checkpoint(folder: Path) -> Form:
+def _checkpoint(folder: Path) -> Requirements:
     layers = json.loads((folder / "config.json").read_text(encoding="utf-8"))["num_hidden_layers"]
     size = weights_size(folder)
-    return Form("checkpoint", size, _memory(size), size, layers, size, folder)
+    return Requirements(Form.CHECKPOINT, size, size + LIBRARIES, size, layers, size, folder)
 
 
-def _memory(checkpoint: int) -> int:
-    return checkpoint + 600_000_000  # torch and transformers themselves
-
-
-def _onnx(folder: Path) -> Form:
+def _onnx(folder: Path) -> Requirements:
+    requirements.need_extra(f"Estimating the speed of {folder}", "export")
     import onnx
 
     decoder = json.loads((folder / "genai_config.json").read_text(encoding="utf-8"))["model"]["decoder"]
     graph = onnx.load(folder / decoder["filename"], load_external_data=False).graph
-    # A token takes one row of what is only gathered from, and all of what is multiplied.
+    # A token reads one row of a tensor that is only gathered from, and all of a tensor that is multiplied.
     multiplied = {name for node in graph.node if not node.op_type.startswith("Gather") for name in node.input}
     tensors = [tensor for tensor in graph.initializer if tensor.name in multiplied]
-    read = sum(int(at.value) for tensor in tensors for at in tensor.external_data if at.key == "length")
+    read = sum(int(entry.value) for tensor in tensors for entry in tensor.external_data if entry.key == "length")
     size = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
-    return Form("ONNX", size, size * 5 // 4, read, decoder["num_hidden_layers"], size, folder)
+    return Requirements(Form.ONNX, size, size * 5 // 4, read, decoder["num_hidden_layers"], size, folder)
 
 
-def measured(form: str, folder: Path, tokens: int = 48) -> float:
-    """Tokens a second that the model in `folder` gives after the first, which comes with the prompt: the best of three.
+def measure(form: Form, folder: Path, tokens: int = 48) -> float:
+    """Measure the speed of the model in `folder`.
 
     Args:
-        form: `checkpoint` or `ONNX`.
+        form: checkpoint or ONNX.
         folder: as `weights.checkpoint` and `weights.onnx` return it.
-        tokens: how long each answer is.
+        tokens: the length of each answer.
+
+    Returns:
+        tokens a second after the first token, which comes with the prompt; the best of three answers.
+
+    Raises:
+        MissingExtra: a checkpoint needs torch and transformers.
     """
-    return max(_onnx_speeds(folder, tokens) if form == "ONNX" else _checkpoint_speeds(folder, tokens))
+    return max(_onnx_speeds(folder, tokens) if form is Form.ONNX else _checkpoint_speeds(folder, tokens))
 
 
 def _onnx_speeds(folder: Path, tokens: int) -> Iterator[float]:
     from phi3kit.generation import Engine, Options
 
-    engine = Engine(folder)
+    engine = Engine.open(folder)
     for _ in range(3):
         yield engine.generate([PROMPT], Options(max_tokens=tokens))[0].tokens_per_second
 
 
 def _checkpoint_speeds(folder: Path, tokens: int) -> Iterator[float]:
+    requirements.need_extra("Measuring a checkpoint", "checkpoint")
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils.logging import disable_progress_bar

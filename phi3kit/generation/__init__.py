@@ -1,7 +1,10 @@
-"""onnxruntime-genai made safe: text, streams and batches. Knows nothing of MLflow."""
+"""onnxruntime-genai made safe: answers, streams and batches from one open model.
 
-from phi3kit.generation.answer import Completion
+It knows nothing of MLflow, of hubs or of chat messages.
+"""
+
+from phi3kit.generation.answer import Answer
 from phi3kit.generation.engine import Engine, Stream
 from phi3kit.generation.options import Options
 
-__all__ = ["Completion", "Engine", "Options", "Stream"]
+__all__ = ["Answer", "Engine", "Options", "Stream"]

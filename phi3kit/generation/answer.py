@@ -1,4 +1,4 @@
-"""One answer: in the making, token by token, and when it is complete."""
+"""One answer: while it is generated, token by token, and when it is complete."""
 
 import time
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from phi3kit.generation.options import Options
 
 
 @dataclass(frozen=True)
-class Completion:
+class Answer:
     """One answer.
 
     Attributes:
@@ -31,7 +31,7 @@ class Completion:
 
 
 class Row:
-    """One answer in the making: its tokens, its text so far, and whether it has ended."""
+    """One answer while it is generated: its tokens, its text so far, and whether it has ended."""
 
     def __init__(self, tokenizer: Any, end_ids: frozenset[int], prompt_tokens: int, options: Options) -> None:
         self._decoder = tokenizer.create_stream()
@@ -43,7 +43,7 @@ class Row:
         self.finish_reason: Literal["stop", "length"] | None = None
 
     def push(self, token: int) -> str:
-        """Take the next token and return the text that is now certain."""
+        """Take the next token and return the text that no later token can change."""
         if self.finish_reason:
             return ""
         self._ids.append(token)
@@ -68,11 +68,11 @@ class Row:
         self._text += text
         return text
 
-    def completion(self, start: float) -> Completion:
+    def answer(self, start: float) -> Answer:
         """Return the ended answer; `start` is when its request began, by `time.perf_counter`."""
         assert self.finish_reason
         decoding = self._last - self._first
-        return Completion(
+        return Answer(
             text=self._text,
             finish_reason=self.finish_reason,
             prompt_tokens=self._prompt_tokens,

@@ -1,10 +1,16 @@
-"""The generation options: one request's, checked on construction."""
+"""The generation options: the one declaration from which signatures, the command line and refusals are derived."""
 
-from typing import Any
+from dataclasses import dataclass
+from types import NoneType
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from phi3kit.errors import InvalidRequest
+
+
+def _option(default: Any, help: str, allowed: str, **limits: float) -> Any:
+    return Field(default, description=help, json_schema_extra={"allowed": allowed}, **limits)
 
 
 class Options(BaseModel):
@@ -16,14 +22,27 @@ class Options(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
-    max_tokens: int = Field(256, ge=1, description="a whole number from 1")
-    temperature: float = Field(0.0, ge=0, le=2, description="a number from 0 (greedy) to 2")
-    top_p: float = Field(1.0, ge=1e-6, le=1, description="a number from 0.000001 to 1")
-    top_k: int = Field(50, ge=1, description="a whole number from 1")
-    stop: tuple[str, ...] = Field((), description="a text or a list of texts, none of them empty")
-    seed: int | None = Field(None, ge=0, lt=2**31, description="a whole number from 0 to 2147483647")
-    repetition_penalty: float | None = Field(
-        None, ge=0.01, le=2, description="a number from 0.01 to 2 (1 changes nothing; none takes the model's own)"
+    max_tokens: int = _option(256, "The longest answer, in tokens.", "a whole number from 1", ge=1)
+    temperature: float = _option(
+        0.0, "From 0, always the likeliest token, to 2.", "a number from 0 (greedy) to 2", ge=0, le=2
+    )
+    # og takes a smaller top_p, and a smaller repetition_penalty, for "off".
+    top_p: float = _option(
+        1.0, "Sample from the likeliest tokens of this probability.", "a number from 0.000001 to 1", ge=1e-6, le=1
+    )
+    top_k: int = _option(50, "Sample from so many of the likeliest tokens.", "a whole number from 1", ge=1)
+    stop: tuple[str, ...] = _option(
+        (), "End the answer before this text.", "a text or a list of texts, none of them empty"
+    )
+    seed: int | None = _option(
+        None, "The same samples each time.", "a whole number from 0 to 2147483647", ge=0, lt=2**31
+    )
+    repetition_penalty: float | None = _option(
+        None,
+        "Above 1, repeat less.",
+        "a number from 0.01 to 2 (1 changes nothing; none takes the model's own)",
+        ge=0.01,
+        le=2,
     )
 
     def __init__(self, **values: Any) -> None:
@@ -33,9 +52,9 @@ class Options(BaseModel):
             super().__init__(**plain)
         except ValidationError as error:
             name = str(error.errors()[0]["loc"][0])
-            known = type(self).model_fields.get(name)
-            allowed = known.description if known else f"one of the options {', '.join(type(self).model_fields)}"
-            raise InvalidRequest(name, values.get(name), str(allowed)) from None
+            allowed = {option.name: option.allowed for option in declared()}
+            others = f"one of the options {', '.join(allowed)}"
+            raise InvalidRequest(name, values.get(name), allowed.get(name, others)) from None
 
     @field_validator("stop", mode="before")
     @classmethod
@@ -46,3 +65,35 @@ class Options(BaseModel):
         if not isinstance(texts, list | tuple) or not all(isinstance(text, str) and text for text in texts):
             raise ValueError("not texts")
         return tuple(texts)
+
+
+@dataclass(frozen=True)
+class Option:
+    """One generation option, as `Options` declares it.
+
+    Attributes:
+        name: OpenAI's, where OpenAI has the option.
+        type: of one value: int, float or str.
+        many: whether the option is a list of such values.
+        default: None where the model's own value, or none, holds.
+        help: one line for a person.
+        allowed: the accepted values, in words.
+    """
+
+    name: str
+    type: type
+    many: bool
+    default: Any
+    help: str
+    allowed: str
+
+
+def declared() -> list[Option]:
+    """Every generation option, in the order of their declaration."""
+    return [_declared(name, field) for name, field in Options.model_fields.items()]
+
+
+def _declared(name: str, field: Any) -> Option:
+    inner = [part for part in get_args(field.annotation) if part not in (NoneType, Ellipsis)]
+    kind, many = (inner or [field.annotation])[0], get_origin(field.annotation) is tuple
+    return Option(name, kind, many, field.default, field.description, field.json_schema_extra["allowed"])

@@ -1,8 +1,10 @@
-"""What a person reads when a hub's files could not be had: what came, and what to do next."""
+"""Error messages for failed downloads: what happened, and what to do next."""
 
 from __future__ import annotations
 
 import re
+import shlex
+from itertools import chain
 from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -11,15 +13,15 @@ from phi3kit.errors import WeightsError
 from phi3kit.weights import store
 
 
-def explained(error: Exception, repo: str, revision: str, offline: bool, command: str) -> WeightsError:
-    """The same error in words that say what to do next, and without any address that may hold a signature.
+def explain(error: Exception, repo: str, revision: str, patterns: dict[str, list[str]], offline: bool) -> WeightsError:
+    """The same error in words that say what to do next. The message holds no address with a signature.
 
     Args:
-        error: what huggingface_hub, httpx or the file system raised.
+        error: from huggingface_hub, httpx or the file system.
         repo: hub id.
-        revision: as it was asked for.
-        offline: whether `HF_HUB_OFFLINE=1` forbade to fetch.
-        command: the `hf download` that fetches the same elsewhere.
+        revision: commit, tag or branch.
+        patterns: `allow_patterns` and `ignore_patterns` of the files, for the `hf download` that fetches them.
+        offline: whether `HF_HUB_OFFLINE=1` forbade the network.
     """
     import httpx
     from huggingface_hub import constants, errors
@@ -42,10 +44,10 @@ def explained(error: Exception, repo: str, revision: str, offline: bool, command
     if offline:
         return WeightsError(
             f"{repo} is not complete in {cache}, and HF_HUB_OFFLINE=1 forbids fetching it. "
-            f"Run this where there is a network, or unset the variable:\n  {command}"
+            f"Run this where there is a network, or unset the variable:\n  {_command(repo, revision, patterns)}"
         )
-    if isinstance(error, OSError) and (unwritable := store.unwritable(error, Path(cache))):
-        return unwritable
+    if isinstance(error, OSError) and (explanation := store.explain_write_error(error, Path(cache))):
+        return explanation
     if isinstance(error, httpx.ProxyError) or status == 407:
         return WeightsError(
             f"The proxy {proxy} does not let {repo} through ({status or error}). If it wants a name and a password: "
@@ -74,16 +76,22 @@ def explained(error: Exception, repo: str, revision: str, offline: bool, command
         )
     if status == 429:
         return WeightsError(
-            f"{hub} had too many requests from here (429). Wait some minutes, or run `hf auth login`: who is logged "
-            f"in may ask more often. {again}."
+            f"{hub} had too many requests from here (429). Wait some minutes, or run `hf auth login`, which allows "
+            f"more. {again}."
         )
     text = f"{type(error).__name__}: {error}".partition("\n")[0]
     reason = f"it answered {status}" if status else re.sub(r"\?\S+", "", text)
     return WeightsError(f"{repo} could not be fetched from {hub} ({reason}). {again}.")
 
 
+def _command(repo: str, revision: str, patterns: dict[str, list[str]]) -> str:
+    options = [("--include", pattern) for pattern in patterns["allow_patterns"]]
+    options += [("--exclude", pattern) for pattern in patterns["ignore_patterns"]]
+    return shlex.join(["hf", "download", repo, "--revision", revision, *chain(*options)])
+
+
 def _proxy(url: str) -> str | None:
-    """The proxy that `url` is asked for through, without the password it may hold; None when there is none."""
+    """The proxy for `url`, without the password it may hold; None when there is none."""
     address = urlsplit(url)
     proxies = {} if proxy_bypass(address.hostname or "") else getproxies()
     proxy = proxies.get(address.scheme) or proxies.get("all")

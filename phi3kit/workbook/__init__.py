@@ -1,1 +1,4 @@
-"""What only notebooks need. Nothing here is imported by the rest of the library."""
+"""What only notebooks need: running them, what their lessons show, and their exercises.
+
+Nothing else in the kit but the command line imports it.
+"""

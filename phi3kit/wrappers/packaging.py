@@ -1,15 +1,21 @@
-"""What makes a logged folder whole: code, exact requirements, a card, and a name that means something elsewhere."""
+"""What `log_model` needs to store a model that runs elsewhere: code, exact requirements, signature and metadata."""
 
+import shutil
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from phi3kit.generation import Options
+from phi3kit.system import requirements
 from phi3kit.wrappers.chat import Phi3Chat
 from phi3kit.wrappers.prompt import ARTIFACT, Phi3Model
 
 _PACKAGE = Path(__file__).parents[1]
-_CODE = {Phi3Model: "phi3_model.py", Phi3Chat: "phi3_chat.py"}
+_MODEL_CODE = {Phi3Model: "phi3_model.py", Phi3Chat: "phi3_chat.py"}
+# What a stored model runs. Nothing in these imports the rest of the kit when it is loaded.
+_STORED = ("__init__.py", "errors.py", "system", "chat", "generation", "wrappers")
 
 # What the code of each wrapper imports, and mlflow itself, which loads it.
 _ONNX = ("mlflow", "onnxruntime-genai", "onnxruntime", "tokenizers", "jinja2", "joblib", "psutil", "pydantic")
@@ -32,6 +38,21 @@ def _pins(packages: tuple[str, ...]) -> list[str]:
     return [f"{package}=={version(package).split('+')[0]}" for package in packages]
 
 
+@cache
+def _stored_code() -> "TemporaryDirectory[str]":
+    """A folder with the part of the kit that a stored model carries; it is removed when this process ends."""
+    folder = TemporaryDirectory(prefix="phi3kit-code-", ignore_cleanup_errors=True)
+    target = Path(folder.name, _PACKAGE.name)
+    target.mkdir()
+    for name in _STORED:
+        source = _PACKAGE / name
+        if source.is_dir():
+            shutil.copytree(source, target / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, target / name)
+    return folder
+
+
 def packaged(wrapper: type[Phi3Model] | type[Phi3Chat], model: str) -> dict[str, Any]:
     """Return what `mlflow.pyfunc.log_model` (or `save_model`) needs to store a wrapper of the model.
 
@@ -40,17 +61,17 @@ def packaged(wrapper: type[Phi3Model] | type[Phi3Chat], model: str) -> dict[str,
         model: a catalog name, a local folder, or a hub id; its ONNX form is fetched or built when missing.
 
     Raises:
-        WeightsError: when the model's files cannot be had.
+        WeightsError: the model's files cannot be obtained.
     """
     from phi3kit import weights
 
     entry, folder = weights.resolve(model), weights.onnx(model)
     return {
-        "python_model": str(Path(__file__).parent / "models_from_code" / _CODE[wrapper]),
+        "python_model": str(Path(__file__).parent / "models_from_code" / _MODEL_CODE[wrapper]),
         "artifacts": {ARTIFACT: str(folder)},
         "signature": wrapper.signature(),
         "input_example": wrapper.input_example(),
-        "code_paths": [str(_PACKAGE)],
+        "code_paths": [str(Path(_stored_code().name) / _PACKAGE.name)],
         "pip_requirements": onnx_requirements(),
         "model_config": {"model": entry.name},
         "metadata": {"weights_revision": weights.revision(folder)},
@@ -67,8 +88,10 @@ def packaged_pipeline(model: str) -> dict[str, Any]:
         model: a catalog name, a local folder, or a hub id; its checkpoint is fetched or built when missing.
 
     Raises:
-        WeightsError: when the model's files cannot be had.
+        WeightsError: the model's files cannot be obtained.
+        MissingExtra: torch or transformers is not installed.
     """
+    requirements.need_extra("A transformers pipeline", "checkpoint")
     import transformers
 
     from phi3kit import weights

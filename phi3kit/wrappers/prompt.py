@@ -1,4 +1,4 @@
-"""The prompt contract of the 2024 walkthrough, made whole: N prompts in, N answers out, options per call."""
+"""The prompt contract of the 2024 walkthrough: N prompts in, N answers out, with options per call."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -6,10 +6,11 @@ from typing import Any
 import mlflow
 import pandas as pd
 from mlflow.models import ModelSignature
-from mlflow.types.schema import ColSpec, ParamSchema, ParamSpec, Schema
+from mlflow.types.schema import ColSpec, Schema
 
 from phi3kit.generation import Engine, Options
-from phi3kit.wrappers.requests import given, refused_as_bad_request, rows
+from phi3kit.wrappers.inputs import bad_request, present, rows
+from phi3kit.wrappers.schema import option_params
 
 ARTIFACT = "phi3-mini-onnx"
 
@@ -19,7 +20,7 @@ class Phi3Model(mlflow.pyfunc.PythonModel):
 
     def load_context(self, context: Any) -> None:
         """Open the ONNX folder that the artifact `phi3-mini-onnx` names."""
-        self.engine = Engine(context.artifacts[ARTIFACT])
+        self.engine = Engine.open(context.artifacts[ARTIFACT])
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> list[str]:
         """Answer every row's `prompt`, in order, all with the same `params`.
@@ -27,35 +28,24 @@ class Phi3Model(mlflow.pyfunc.PythonModel):
         Raises:
             MlflowException: a bad request (400), naming the prompt or param that was refused.
         """
-        with refused_as_bad_request():
+        with bad_request():
             prompts = [row.get("prompt") for row in rows(model_input)]
-            answers = self.engine.generate(prompts, Options(**given(params or {})))
+            answers = self.engine.generate(prompts, Options(**present(params or {})))
         return [answer.text for answer in answers]
 
     def predict_stream(
         self, context: Any, model_input: dict[str, Any], params: dict[str, Any] | None = None
     ) -> Iterator[str]:
         """Answer one prompt piece by piece; closing the iterator ends the generation."""
-        with refused_as_bad_request():
-            stream = self.engine.stream(model_input["prompt"], Options(**given(params or {})))
+        with bad_request():
+            stream = self.engine.stream(model_input["prompt"], Options(**present(params or {})))
         with stream:
             yield from stream
 
     @staticmethod
     def signature() -> ModelSignature:
         """Return the prompt contract, with every generation option as a param."""
-        options = Options()
-        params = [
-            ParamSpec("max_tokens", "long", options.max_tokens),
-            ParamSpec("temperature", "double", options.temperature),
-            ParamSpec("top_p", "double", options.top_p),
-            ParamSpec("top_k", "long", options.top_k),
-            ParamSpec("stop", "string", list(options.stop), shape=(-1,)),
-            ParamSpec("seed", "long", options.seed),
-            ParamSpec("repetition_penalty", "double", options.repetition_penalty),
-        ]
-        inputs, outputs = Schema([ColSpec("string", "prompt")]), Schema([ColSpec("string")])
-        return ModelSignature(inputs, outputs, ParamSchema(params))
+        return ModelSignature(Schema([ColSpec("string", "prompt")]), Schema([ColSpec("string")]), option_params())
 
     @staticmethod
     def input_example() -> tuple[dict[str, str], dict[str, Any]]:

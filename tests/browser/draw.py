@@ -12,8 +12,8 @@ import lab
 import nbformat
 from PIL import Image
 
-from phi3kit.workbook.page import DIAGRAMS, MERMAID, drawing
-from phi3kit.workbook.places import notebooks
+from phi3kit.workbook.running.page import DIAGRAMS, MERMAID, drawing
+from phi3kit.workbook.running.paths import notebooks
 
 
 def main() -> None:
@@ -25,9 +25,9 @@ def main() -> None:
     missing = {file: source for file, source in sources.items() if not file.exists()}
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
-        shown = [nbformat.v4.new_markdown_cell(f"```mermaid\n{source}```") for source in missing.values()]
+        cells = [nbformat.v4.new_markdown_cell(f"```mermaid\n{source}```") for source in missing.values()]
         kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-        nbformat.write(nbformat.v4.new_notebook(cells=shown, metadata=kernel), home / "diagrams.ipynb")
+        nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), home / "diagrams.ipynb")
         with lab.started(home, home) as server, chromium.started(home) as browser:
             notebook = lab.Notebook(browser, server, "diagrams", device_scale_factor=2)
             for file, image in zip(missing, notebook.page.locator(".jp-RenderedMermaid img").all(), strict=True):

@@ -1,4 +1,4 @@
-"""The browser that the tests drive asks nobody for anything, which `cut_off.py` would hold against all tests."""
+"""The browser that the tests drive calls nothing outside, which `cut_off.py` would report as a failure."""
 
 import subprocess
 import sys
@@ -27,16 +27,16 @@ SEND = "import socket; socket.socket(socket.AF_INET6, socket.SOCK_DGRAM).sendto(
 
 @pytest.fixture(autouse=True)
 def namespaces(browser):
-    if why := cut_off.refused():
+    if why := cut_off.refusal():
         pytest.skip(f"the network cannot be cut here: {why}")
 
 
-def test_chromium_calls_nobody_not_even_for_a_page_that_asks_it_to(tmp_path):
+def test_chromium_calls_nothing_outside(tmp_path):
     done = subprocess.run([*CUT_OFF, OPEN, str(TESTS), str(tmp_path)], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_what_is_sent_to_the_address_that_chromium_probes_is_still_seen():
+def test_datagrams_to_the_probed_address_are_reported():
     script = f"import sys; sys.path.insert(0, {str(TESTS)!r}); import cut_off; {SEND}"
     done = subprocess.run([*CUT_OFF, script], capture_output=True, text=True, check=False)
     assert done.returncode == 1

@@ -1,17 +1,21 @@
-"""Both notebooks in JupyterLab: Run All, then everything that is on the screen, in the light theme and in the dark."""
+"""Both notebooks in JupyterLab: Run All, then everything on the screen, in the light theme and in the dark."""
 
 import functools
 import itertools
+import os
 import re
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import lab
 import nbformat
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 
-from phi3kit.workbook.page import MERMAID
-from phi3kit.workbook.places import NOTEBOOKS, RUNS, notebooks
+from phi3kit.workbook.running.page import MERMAID
+from phi3kit.workbook.running.paths import NOTEBOOKS, ROOT, RUNS, notebooks
 
 pytestmark = [pytest.mark.browser, pytest.mark.tiny]
 
@@ -31,88 +35,107 @@ def server(browser, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def ran(browser, server):
-    """Opens a notebook and runs all of it; asked again, it gives the same one."""
+def executed_in_lab(browser, server):
+    """Opens a notebook and runs all of it, once for each notebook."""
 
     @functools.cache
-    def ran(name):
+    def execute(name):
         notebook = lab.Notebook(browser, server, name)
         notebook.run_all()
         notebook.save()
         return notebook
 
-    return ran
+    return execute
 
 
 @pytest.fixture(scope="module")
-def saved(ran, server):
-    """Reads a notebook's file after that."""
-    return lambda name: nbformat.read(server["folder"] / f"{ran(name).name}.ipynb", as_version=4)
+def saved(executed_in_lab, server):
+    """The file of a notebook after that."""
+    return lambda name: server["folder"] / f"{executed_in_lab(name).name}.ipynb"
 
 
 @pytest.fixture(scope="module", params=itertools.product(NAMES, THEMES), ids="-".join)
-def seen(request, ran):
-    """A notebook that ran, opened anew in a theme."""
+def opened(request, executed_in_lab):
+    """A notebook that ran, opened again in a theme."""
     name, theme = request.param
-    notebook = ran(name)
+    notebook = executed_in_lab(name)
     notebook.reopen_in(theme)
     return notebook
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_run_all_runs_every_cell_and_none_fails(name, saved):
-    notebook = saved(name)
-    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    outputs = [output for cell in code for output in cell.outputs]
-    assert [f"{output.ename}: {output.evalue}" for output in outputs if output.output_type == "error"] == []
-    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
-    assert [output.text for output in outputs if output.get("name") == "stderr"] == []
-    assert "widgets" not in notebook.metadata
+def test_run_all_runs_every_cell_in_order(name, saved):
+    cells = nbformat.read(saved(name), as_version=4).cells
+    counts = [cell.execution_count for cell in cells if cell.cell_type == "code"]
+    assert counts == list(range(1, len(counts) + 1))
 
 
-def test_every_screen_is_kept_as_a_picture(seen):
-    for old in SHOTS.glob(f"{seen.name}-{seen.theme.lower()}-*.png"):
+@pytest.mark.parametrize("name", NAMES)
+def test_run_all_shows_no_error_and_no_warning(name, saved):
+    cells = nbformat.read(saved(name), as_version=4).cells
+    outputs = [output for cell in cells for output in cell.get("outputs", ())]
+    assert [output for output in outputs if output.output_type == "error" or output.get("name") == "stderr"] == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_widget_state_is_saved(name, saved):
+    assert "widgets" not in nbformat.read(saved(name), as_version=4).metadata
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_stable_outputs_are_the_committed_ones(name, saved):
+    """nbval compares the tagged cells with the outputs of this run."""
+    command = [sys.executable, "-m", "pytest", "-p", "nbval_replay", "--nbval-lax", "-p", "no:cacheprovider"]
+    environment = os.environ | {"NBVAL_REPLAY": str(saved(name)), "PYTHONPATH": str(Path(lab.__file__).parent)}
+    done = subprocess.run(
+        [*command, f"notebooks/{name}.ipynb"], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+
+
+def test_every_screen_is_kept_as_a_picture(opened):
+    for old in SHOTS.glob(f"{opened.name}-{opened.theme.lower()}-*.png"):
         old.unlink()
-    for number, picture in enumerate(seen.screens(), 1):
-        (SHOTS / f"{seen.name}-{seen.theme.lower()}-{number:02}.png").write_bytes(picture)
+    for number, picture in enumerate(opened.screens(), 1):
+        (SHOTS / f"{opened.name}-{opened.theme.lower()}-{number:02}.png").write_bytes(picture)
     assert number
 
 
-def test_jupyterlab_has_no_question_and_no_news(seen):
-    assert seen.page.locator(".jp-Dialog, .Toastify__toast").count() == 0
+def test_jupyterlab_has_no_question_and_no_news(opened):
+    assert opened.page.locator(".jp-Dialog, .Toastify__toast").count() == 0
 
 
-def test_diagrams_and_pictures_are_drawn(seen, saved):
-    cells = saved(seen.name).cells
+def test_diagrams_and_pictures_are_drawn(opened, saved):
+    cells = nbformat.read(saved(opened.name), as_version=4).cells
     text = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
-    assert seen.page.locator(".jp-RenderedMermaid img").count() == len(MERMAID.findall(text))
+    assert opened.page.locator(".jp-RenderedMermaid img").count() == len(MERMAID.findall(text))
     pictures = sum("image/png" in output.get("data", {}) for cell in cells for output in cell.get("outputs", ()))
-    assert seen.page.locator(".jp-RenderedImage img").count() == pictures
+    assert opened.page.locator(".jp-RenderedImage img").count() == pictures
     broken = "images => images.filter(image => !image.naturalWidth).map(image => image.outerHTML.slice(0, 200))"
-    assert seen.page.locator(".jp-Notebook img").evaluate_all(broken) == []
+    assert opened.page.locator(".jp-Notebook img").evaluate_all(broken) == []
 
 
-def test_everything_that_we_wrote_has_contrast(seen):
-    found = Axe().run(seen.page, OURS, {"runOnly": ["color-contrast"]}).response["violations"]
-    assert [node["failureSummary"] + node["html"] for one in found for node in one["nodes"]] == []
+def test_everything_we_wrote_has_contrast(opened):
+    violations = Axe().run(opened.page, OURS, {"runOnly": ["color-contrast"]}).response["violations"]
+    assert [node["failureSummary"] + node["html"] for one in violations for node in one["nodes"]] == []
 
 
 FORMS = {"chat": r"\btalk\(", "sampling": r"\bexplore_sampling\(", "template": r"\binspect_template\("}
 
 
 @pytest.fixture(params=FORMS)
-def form(request, seen, saved):
+def form(request, opened, saved):
     """A form on the screen: a notebook that calls for it has drawn it, once."""
-    cells = saved(seen.name).cells
+    cells = nbformat.read(saved(opened.name), as_version=4).cells
     calls = [cell for cell in cells if cell.cell_type == "code" and re.search(FORMS[request.param], cell.source)]
-    boxes = seen.page.locator(f".phi3kit-{request.param}")
+    boxes = opened.page.locator(f".phi3kit-{request.param}")
     assert boxes.count() == len(calls)
     if not calls:
         pytest.skip("this notebook has none")
-    return request.param, boxes.first, seen.theme
+    return request.param, boxes.first, opened.theme
 
 
-# What a form shows; its controls change under the hand by themselves.
+# What a form shows, without its controls, which change when they are used.
 SHOWS = "[...box.querySelectorAll('.widget-html-content, img, svg')].map(part => part.outerHTML).join()"
 
 

@@ -1,4 +1,4 @@
-"""The page of a notebook that ran under papermill: whole without a network, and open to everybody."""
+"""The page of a notebook that ran under papermill: complete without a network, and accessible."""
 
 import shutil
 
@@ -6,9 +6,9 @@ import nbformat
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 
-from phi3kit.workbook.page import MERMAID
-from phi3kit.workbook.page import page as html
-from phi3kit.workbook.places import NOTEBOOKS, RUNS, notebooks
+from phi3kit.workbook.running.page import MERMAID
+from phi3kit.workbook.running.page import page as html
+from phi3kit.workbook.running.paths import NOTEBOOKS, RUNS, notebooks
 
 pytestmark = pytest.mark.browser
 
@@ -18,7 +18,7 @@ NO_ALT = "No description has been provided for this image"  # nbconvert's words
 
 @pytest.fixture(scope="module", params=NAMES)
 def file(request, browser, executed):
-    """The page of a run that an earlier test made; without one, of the committed outputs, which come from a run too."""
+    """The page of a run that an earlier test made; without one, of the committed outputs."""
     notebook = executed / f"{request.param}.ipynb"
     if not notebook.exists():
         shutil.copy(NOTEBOOKS / notebook.name, executed)
@@ -28,17 +28,17 @@ def file(request, browser, executed):
 
 @pytest.fixture(scope="module", params=["light", "dark"])
 def page(request, browser, file):
-    """The page as a reader of a light or a dark screen opens it; `asked` holds what it asked for, itself included."""
+    """The page on a light or a dark screen; `requests` holds every address that it requested, its own included."""
     opened = browser.new_page(viewport={"width": 1100, "height": 1400}, color_scheme=request.param)
-    opened.scheme, opened.asked = request.param, []
-    opened.on("request", lambda request: opened.asked.append(request.url))
+    opened.scheme, opened.requests = request.param, []
+    opened.on("request", lambda request: opened.requests.append(request.url))
     opened.goto(file.as_uri())
     yield opened
     opened.close()
 
 
-def test_it_asks_for_nothing_but_itself(page, file):
-    assert [url for url in page.asked if not url.startswith("data:")] == [file.as_uri()]
+def test_it_requests_nothing_but_itself(page, file):
+    assert [url for url in page.requests if not url.startswith("data:")] == [file.as_uri()]
 
 
 def test_no_error_and_no_warning_is_on_it(page):
@@ -57,7 +57,7 @@ def test_on_paper_it_is_light(page):
     assert int(shade) > 200
 
 
-def test_every_picture_is_drawn_and_has_an_alternative_text(page, file):
+def test_every_picture_is_drawn_and_has_alt_text(page, file):
     cells = nbformat.read(file.with_suffix(".ipynb"), as_version=4).cells
     pictures = sum("image/png" in output.get("data", {}) for cell in cells for output in cell.get("outputs", ()))
     diagrams = sum(len(MERMAID.findall(cell.source)) for cell in cells if cell.cell_type == "markdown")
@@ -67,10 +67,10 @@ def test_every_picture_is_drawn_and_has_an_alternative_text(page, file):
     assert {"", NO_ALT, None}.isdisjoint(image.get_attribute("alt") for image in images.all())
 
 
-def test_it_bars_nobody(page):
-    """Headings in order, contrast, landmarks, language, title, and nothing told by colour alone: no rule of axe's."""
-    found = Axe().run(page).response["violations"]
-    assert [(one["id"], one["impact"], [node["html"][:200] for node in one["nodes"]]) for one in found] == []
+def test_it_breaks_no_rule_of_axe(page):
+    """Headings in order, contrast, landmarks, language, title, and nothing by colour alone."""
+    violations = Axe().run(page).response["violations"]
+    assert [(one["id"], one["impact"], [node["html"][:200] for node in one["nodes"]]) for one in violations] == []
 
 
 def test_it_is_kept_as_a_picture(page, file):

@@ -1,4 +1,4 @@
-"""What the tests that need a model hub share."""
+"""The hub and its client, and the steps that obtain files, for all tests that need them."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,12 +6,15 @@ from pathlib import Path
 import pytest
 from hub_client import ONNX, ONNX_UNWANTED, ONNX_WANTED, PHI_3, UNWANTED, WANTED, Client, repository
 from hub_server import Hub
+from steps import copies, exported, fetched, small, tiny
+
+__all__ = ["client", "copies", "exported", "fetched", "hub", "small", "tiny"]
 
 
 @pytest.fixture
 def hub(tmp_path: Path) -> Iterator[Hub]:
-    repository(tmp_path / "served" / PHI_3.checkpoint, WANTED | UNWANTED)
-    repository(tmp_path / "served" / PHI_3.onnx_repo, {f"{ONNX}/{name}" for name in ONNX_WANTED} | ONNX_UNWANTED)
+    repository(tmp_path / "served" / PHI_3.checkpoint.repo, WANTED | UNWANTED)
+    repository(tmp_path / "served" / PHI_3.onnx.repo, {f"{ONNX}/{name}" for name in ONNX_WANTED} | ONNX_UNWANTED)
     with Hub(tmp_path / "served") as hub:
         yield hub
 

@@ -1,16 +1,16 @@
-"""The exercises of CustomPythonWrapper: solutions pass, stubs do not, and each mistake gets the hint that fits."""
+"""The verdicts of CustomPythonWrapper's checks: on each solution, on the untouched stub, and on typical mistakes."""
 
 import shutil
-from contextlib import suppress
+from contextlib import chdir, suppress
 from pathlib import Path
 
 import nbformat
 import pytest
 from conftest import own_store
 
-from phi3kit.workbook.clean import LEFT_BY_RUNS
-from phi3kit.workbook.exercises import exercises
-from phi3kit.workbook.places import NOTEBOOKS, ROOT
+from phi3kit.workbook.exercises.cells import exercises
+from phi3kit.workbook.running.clean import LEFT_BY_RUNS
+from phi3kit.workbook.running.paths import NOTEBOOKS, ROOT
 
 pytestmark = pytest.mark.tiny
 
@@ -18,16 +18,16 @@ NOTEBOOK = nbformat.read(NOTEBOOKS / "CustomPythonWrapper.ipynb", as_version=4)
 SOURCES = {cell.id: cell.source for cell in NOTEBOOK.cells}
 EXERCISES = {one.name: one for one in exercises(NOTEBOOK)}
 
-# How many steps an untouched stub gets right, and a part of the hint that it gets.
+# The number of right steps of each untouched stub, and a part of its hint.
 STUBS = {
     "every_row": (0, "`[0]` takes the row numbered 0"),
     "top_p_signature": (1, "without params"),
     "stop_sequence": (0, "params in the signature above"),
     "deadline": (1, "after each piece"),
-    "own_wrapper": (0, "Fill both cells in"),
+    "own_wrapper": (0, "Fill in both cells"),
 }
 
-# For each exercise what a learner has in place of parts of the solution, and a part of the hint that fits.
+# Typical mistakes in each exercise, as changes to the solution, and a part of the hint for each.
 ROWS = '[answer(prompt) for prompt in model_input["prompt"]]'
 PARAMS = 'params={"top_p": 1.0}'
 STOP = '["."]'
@@ -42,14 +42,14 @@ MISTAKES = {
     "every_row": [
         ({ROWS: '[answer(model_input["prompt"][i]) for i in range(len(model_input))]'}, "numbered from 7"),
         ({ROWS: '"; ".join(answer(prompt) for prompt in model_input["prompt"])'}, "Joined into one text"),
-        ({ROWS: '[answer(prompt) for prompt in model_input["prompt"].unique()]'}, "Who asks twice"),
+        ({ROWS: '[answer(prompt) for prompt in model_input["prompt"].unique()]'}, "keep repetitions"),
         ({ROWS: '{answer(prompt) for prompt in model_input["prompt"]}'}, "A set or a dict"),
         ({ROWS: 'sorted(answer(prompt) for prompt in model_input["prompt"])'}, "in another order"),
-        ({ROWS: 'model_input["prompt"].map(answer)'}, "A Series is no list"),
+        ({ROWS: 'model_input["prompt"].map(answer)'}, "A Series is not a list"),
         ({ROWS: 'answer(model_input["prompt"])'}, "call it once for each row"),
-        ({ROWS: '[answer(model_input["prompt"].iloc[0])]'}, "Rows are dropped"),
+        ({ROWS: '[answer(model_input["prompt"].iloc[0])]'}, "Some rows got no answer"),
         ({ROWS: f"{ROWS} if len(model_input) != 1 else answer(model_input.iloc[0, 0])"}, "One row is a table too"),
-        ({ROWS: f"[answer(model_input.iloc[0, 0]), *{ROWS}[1:]]"}, "no first row"),
+        ({ROWS: f"[answer(model_input.iloc[0, 0]), *{ROWS}[1:]]"}, "has no first row"),
         ({"return ": ""}, "is there a `return`"),
     ],
     "top_p_signature": [
@@ -62,61 +62,60 @@ MISTAKES = {
         ({f'infer_signature(input_example, ["Run"], {PARAMS})': '{"top_p": 1.0}'}, "Keep the call"),
     ],
     "stop_sequence": [
-        ({STOP: '"."'}, "even if it holds one"),
-        ({"40": "9"}, "may cut one in half"),
-        ({"40": "9", f', "stop": {STOP}': ""}, "may cut one in half"),
-        ({STOP: '["Madrid", "Lima"]'}, "need not stand in the next"),
+        ({STOP: '"."'}, "even if it holds only one"),
+        ({"40": "9"}, "cut a sentence in half"),
+        ({"40": "9", f', "stop": {STOP}': ""}, "cut a sentence in half"),
+        ({STOP: '["Madrid", "Lima"]'}, "may be missing in the next"),
         ({STOP: '["<|end|>"]'}, "ends every answer anyway"),
-        ({STOP: '[".", ","]'}, "stands within this sentence"),
-        ({"stop": "stops"}, "Spell it as there"),
+        ({STOP: '[".", ","]'}, "inside this sentence"),
+        ({"stop": "stops"}, "Copy its spelling"),
         ({STOP: '["."], "repetition_penalty": 2.0'}, "leave the other params"),
     ],
     "deadline": [
-        (
-            {LOOP: "            text += piece\n        if time.monotonic() >= end:\n            pass\n"},
-            "after each piece",
-        ),
         ({"with closing(pieces)": "if True"}, "a method that ends it"),
-        ({"                break": "                raise TimeoutError(text)"}, "the text so far, and no error"),
+        ({"                break": "                raise TimeoutError(text)"}, "the text so far, not an error"),
         ({LOOP: "".join(LOOP.splitlines(True)[1:]) + LOOP.splitlines(True)[0]}, "before you look at the clock"),
-        ({"+ seconds": "+ 0.01"}, "leave it the time it has"),
-        ({"+ seconds": "+ seconds / 1000"}, "too early: `seconds` are seconds"),
+        ({"+ seconds": "+ 0.01"}, "wait for the whole answer"),
+        ({"+ seconds": "+ seconds / 1000"}, "too early: `seconds`"),
         ({"+ seconds": "+ seconds / 2"}, "too early: `seconds`"),
         ({"return text": "print(text)"}, "is there a `return`"),
-        ({"for piece in pieces": "while piece := next(pieces)"}, "`for` ends with it"),
+        ({"for piece in pieces": "while piece := next(pieces)"}, "a `for` loop ends"),
     ],
     "own_wrapper": [
         ({URI: "my_info.model_uri"}, "An alias can be moved"),
         ({URI: 'f"runs:/{my_info.run_id}/my-wrapper"'}, "An alias can be moved"),
-        ({URI: '"models:/my-wrapper@nobody"'}, "does not know this name"),
+        ({URI: '"models:/my-wrapper@unknown"'}, "does not know this name"),
         ({'{"question": question}': '{"prompt": question}'}, "derives the signature"),
         ({'{"phi3-mini-onnx": str(onnx_folder)}': "{}", "context.artifacts": "FOLDER"}, "stays on this machine"),
         ({TEXTS: "return answers[0].text"}, "answer every row"),
-        ({ENCODED: 'list(model_input["question"])'}, "answers the bare questions"),
+        ({ENCODED: 'list(model_input["question"]), Options(max_tokens=40)'}, "answers to the bare questions"),
         ({ENCODED: f"{ENCODED}, Options(temperature=1.5, max_tokens=40)"}, "sampling is on"),
         ({ENCODED: f"{ENCODED}, Options(max_tokens=4)"}, "cut short"),
         ({TEXTS: TEXTS.replace("answer.text", '"Well: " + answer.text', 1)}, "not alone"),
-        ({ENCODED: """[f"<|user|>{one[0]['content']}<|end|><|assistant|>" for one in chats]"""}, "lets the user write"),
+        (
+            {ENCODED: """[f"<|user|>{one[0]['content']}<|end|><|assistant|>" for one in chats]"""},
+            "the user can write control tokens",
+        ),
     ],
 }
-# What some of these mistakes need besides.
-BESIDES = "from phi3kit import weights\nfrom phi3kit.generation import Options\n\n"
-BESIDES += 'FOLDER = {"phi3-mini-onnx": weights.onnx("tiny")}\n'
+# Further lines that some of these mistakes need.
+PREAMBLE = "from phi3kit import weights\nfrom phi3kit.generation import Options\n\n"
+PREAMBLE += 'FOLDER = {"phi3-mini-onnx": weights.onnx("tiny")}\n'
 
 
 @pytest.fixture(scope="module")
 def names(tiny_onnx, tmp_path_factory):
-    """What the cells of the notebook find when they run."""
+    """The names that the notebook's cells use."""
     import mlflow
     import pandas as pd
     from mlflow.models import infer_signature
 
     import phi3kit
     from phi3kit import tracking, wrappers
-    from phi3kit.workbook import check
+    from phi3kit.workbook.exercises import check
 
-    stored = tmp_path_factory.mktemp("learner") / "prompts"
-    mlflow.pyfunc.save_model(stored, **wrappers.packaged(wrappers.Phi3Model, "tiny"))
+    model = tmp_path_factory.mktemp("learner") / "prompts"
+    mlflow.pyfunc.save_model(model, **wrappers.packaged(wrappers.Phi3Model, "tiny"))
     return {
         "Path": Path,
         "capitals": pd.DataFrame({"prompt": ["<|user|>What is the capital of Peru?<|end|><|assistant|>"] * 2}),
@@ -127,7 +126,7 @@ def names(tiny_onnx, tmp_path_factory):
         "mlflow": mlflow,
         "onnx_folder": tiny_onnx,
         "phi3kit": phi3kit,
-        "prompts": mlflow.pyfunc.load_model(str(stored)),
+        "prompts": mlflow.pyfunc.load_model(str(model)),
         "question": "Where is Oslo?",
         "tracking": tracking,
         "wrappers": wrappers,
@@ -142,99 +141,145 @@ def store(tmp_path_factory):
     folder = tmp_path_factory.mktemp("store")
     with own_store(folder), pytest.MonkeyPatch.context() as patch:
         for name in ("MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_RUN_ID"):
-            patch.setenv(name, "")  # so that what MLflow sets there is undone at the end
+            patch.setenv(name, "")  # so that the value that MLflow sets is removed at the end
             patch.delenv(name)
         mlflow.set_experiment(experiment_id=mlflow.create_experiment("learner", (folder / "artifacts").as_uri()))
         yield folder
 
 
-@pytest.fixture
-def desk(store, tmp_path, monkeypatch):
-    """The folder in which cells run; the copies of the model that they log are gone afterwards."""
-    monkeypatch.chdir(tmp_path)
-    yield tmp_path
-    shutil.rmtree(store / "artifacts", ignore_errors=True)
-
-
-def run(cells, names, survived=()):
-    """Run a learner's cells one after the other, and return all names; what a cell defined outlives its error."""
-    found = dict(names)
+def execute(cells, names, ignored=()):
+    """Run a learner's cells, and return all names; an `ignored` error ends its cell only."""
+    scope = dict(names)
     for cell in cells:
         magic, _, rest = cell.partition("\n")
         if magic.startswith("%%writefile "):
             Path(magic.split()[1]).write_text(rest, encoding="utf-8")
         else:
-            with suppress(*survived):
-                exec(cell, found)
-    return found
+            with suppress(*ignored):
+                exec(cell, scope)
+    return scope
 
 
-def verdict(name, cells, names, survived=()):
-    """What the check, as it stands in the notebook, says of these cells."""
-    said = run([f"said = {EXERCISES[name].check}"], run(cells, names, survived))["said"]
-    print(said)
-    return said
+@pytest.fixture
+def verdict(names, store, tmp_path, monkeypatch):
+    """Runs a learner's cells and then the check's, as the notebook has it."""
+    monkeypatch.chdir(tmp_path)
+
+    def check(name, cells, ignored=()):
+        result = execute([f"result = {EXERCISES[name].check}"], execute(cells, names, ignored))["result"]
+        print(result)
+        return result
+
+    yield check
+    shutil.rmtree(store / "artifacts", ignore_errors=True)  # copies of the weights
 
 
-def test_every_exercise_has_a_stub_and_mistakes_that_get_hints_of_their_own():
+def test_every_exercise_has_mistakes():
     assert STUBS.keys() == MISTAKES.keys() == EXERCISES.keys()
-    for name, mistakes in MISTAKES.items():
-        assert len({hint for _, hint in mistakes} - {STUBS[name][1]}) >= 3
 
 
 @pytest.mark.parametrize("name", EXERCISES)
-def test_the_solution_passes_every_step(name, names, desk):
-    said = verdict(name, EXERCISES[name].solutions, names)
-    assert said.passed
-    assert 3 <= said.of <= 5
+def test_different_mistakes_get_different_hints(name):
+    assert len({hint for _, hint in MISTAKES[name]} - {STUBS[name][1]}) >= 3
+
+
+@pytest.mark.parametrize("name", [name for name in EXERCISES if name != "own_wrapper"])  # for which see below
+def test_the_solution_passes_every_step(verdict, name):
+    result = verdict(name, EXERCISES[name].solutions)
+    assert (result.passed, 3 <= result.steps <= 5) == (True, True)
 
 
 @pytest.mark.parametrize("name", EXERCISES)
-def test_the_untouched_stub_runs_and_gets_a_helpful_word(name, names, desk):
-    said = verdict(name, EXERCISES[name].stubs, names)
-    steps, hint = STUBS[name]
-    assert (said.passed, len(said.right)) == (False, steps)
-    assert hint in said.hint
-    assert said.came
-    assert said.expected
+def test_the_untouched_stub_gets_a_helpful_verdict(verdict, name):
+    result, (right, hint) = verdict(name, EXERCISES[name].stubs), STUBS[name]
+    assert (len(result.right), hint in result.hint, result.got != "", result.expected != "") == (
+        right,
+        True,
+        True,
+        True,
+    )
 
 
 @pytest.mark.parametrize(
     ("name", "changes", "hint"),
     [pytest.param(name, *case, id=f"{name}-{case[1]}") for name, cases in MISTAKES.items() for case in cases],
 )
-def test_a_mistake_gets_the_hint_that_fits(name, changes, hint, names, desk):
+def test_a_mistake_gets_its_hint(verdict, name, changes, hint):
     cells = list(EXERCISES[name].solutions)
     for right, wrong in changes.items():
         assert any(right in cell for cell in cells), f"the solution has no {right}"
         cells = [cell.replace(right, wrong) for cell in cells]
-    cells = [cell.replace("\nclass ", f"{BESIDES}\n\nclass ", 1) for cell in cells]
-    said = verdict(name, cells, names, survived=(Exception,))
-    assert not said.passed
-    assert hint in said.hint
+    cells = [cell.replace("\nclass ", f"{PREAMBLE}\n\nclass ", 1) for cell in cells]
+    result = verdict(name, cells, ignored=(Exception,))
+    assert not result.passed and hint in result.hint
 
 
-def test_what_cells_write_is_removed_by_the_last_cell_and_by_clean_and_ignored_by_git():
-    written = {source.split()[1] for source in SOURCES.values() if source.startswith("%%writefile ")}
-    assert "my_wrapper.py" in written
-    assert all(f'"{file}"' in SOURCES["clean-up"] for file in written)
-    assert {f"notebooks/{file}" for file in written} <= set(LEFT_BY_RUNS)
-    ignored = (ROOT / ".gitignore").read_text(encoding="utf-8").split()
-    assert {f"/notebooks/{file}" for file in written} <= set(ignored)
+WRITTEN = {source.split()[1] for source in SOURCES.values() if source.startswith("%%writefile ")}
 
 
-def test_cleaning_up_removes_what_the_learner_made(names, desk):
+def test_the_learners_wrapper_is_a_written_file():
+    assert "my_wrapper.py" in WRITTEN
+
+
+@pytest.mark.parametrize("file", sorted(WRITTEN))
+def test_the_last_cell_removes_each_written_file(file):
+    assert f'"{file}"' in SOURCES["clean-up"]
+
+
+@pytest.mark.parametrize("file", sorted(WRITTEN))
+def test_cleaning_removes_each_written_file(file):
+    assert f"notebooks/{file}" in LEFT_BY_RUNS
+
+
+@pytest.mark.parametrize("file", sorted(WRITTEN))
+def test_git_ignores_each_written_file(file):
+    assert f"/notebooks/{file}" in (ROOT / ".gitignore").read_text(encoding="utf-8").split()
+
+
+@pytest.fixture(scope="module")
+def lesson(names, store, tmp_path_factory):
+    """A notebook with the solution of `own_wrapper`, its check and the last cell: its folder and all its names."""
     import mlflow
 
-    client = mlflow.MlflowClient()
-    found = run(EXERCISES["own_wrapper"].solutions, names)
-    mine, info = client.get_model_version_by_alias("my-wrapper", "candidate"), found["my_info"]
-    lesson = names["tracking"].register(info.model_uri, "lesson", alias="candidate", description="Its own.", tags={})
-    logged = [mlflow.initialize_logged_model(name="lesson") for _ in range(4)]
-    infos = dict(zip(("first_info", "prompt_info", "chat_info", "pipeline_info"), logged, strict=True))
-    run([SOURCES["clean-up"]], {**found, **infos, "version": lesson, "should_cleanup": True})
-    assert mine.version not in [each.version for each in client.search_model_versions("name = 'my-wrapper'")]
-    assert client.search_model_versions("name = 'lesson'") == []
-    left = client.search_logged_models([client.get_experiment_by_name("learner").experiment_id])
-    assert not {info.model_id, *(each.model_id for each in logged)} & {each.model_id for each in left}
-    assert not (desk / "my_wrapper.py").exists()
+    folder = tmp_path_factory.mktemp("notebook")
+    with chdir(folder):
+        own = EXERCISES["own_wrapper"]
+        scope = execute([*own.solutions, f"result = {own.check}"], names)
+        client = mlflow.MlflowClient()
+        uri = scope["my_info"].model_uri
+        infos = [mlflow.initialize_logged_model(name="lesson") for _ in range(4)]
+        scope |= dict(zip(("first_info", "prompt_info", "chat_info", "pipeline_info"), infos, strict=True))
+        scope["version"] = names["tracking"].register(uri, "lesson", alias="candidate", description="Its own.", tags={})
+        scope["my_version"] = client.get_model_version_by_alias("my-wrapper", "candidate")
+        return folder, execute([SOURCES["clean-up"]], scope | {"should_cleanup": True})
+
+
+def test_the_solution_of_own_wrapper_passes(lesson):
+    _, scope = lesson
+    assert scope["result"].passed
+
+
+def test_cleaning_up_removes_the_learners_file(lesson):
+    folder, _ = lesson
+    assert list(folder.glob("*.py")) == []
+
+
+@pytest.mark.parametrize("name", ["version", "my_version"])
+def test_cleaning_up_deletes_the_versions(lesson, name):
+    _, scope = lesson
+    version = scope[name]
+    others = scope["client"].search_model_versions(f"name = '{version.name}'")
+    assert version.version not in [other.version for other in others]
+
+
+def test_cleaning_up_deletes_a_model_without_versions(lesson):
+    _, scope = lesson
+    assert scope["client"].search_registered_models("name = 'lesson'") == []
+
+
+@pytest.mark.parametrize("name", ["my_info", "first_info", "prompt_info", "chat_info", "pipeline_info"])
+def test_cleaning_up_deletes_the_logged_models(lesson, name):
+    _, scope = lesson
+    client = scope["client"]
+    models = client.search_logged_models([client.get_experiment_by_name("learner").experiment_id])
+    assert scope[name].model_id not in [model.model_id for model in models]

@@ -1,4 +1,4 @@
-"""What the checks of TransformerPipeline say: to each solution, to the untouched stub, and to what people get wrong.
+"""The verdicts of TransformerPipeline's checks: on each solution, on the untouched stub, and on typical mistakes.
 
 Stubs and solutions are read from the committed notebook; the model is the real pipeline.
 """
@@ -9,20 +9,20 @@ import nbformat
 import pytest
 from conftest import own_store
 
-from phi3kit.workbook.exercises import exercises
-from phi3kit.workbook.places import NOTEBOOKS
+from phi3kit.workbook.exercises.cells import exercises
+from phi3kit.workbook.running.paths import NOTEBOOKS
 
 pytestmark = pytest.mark.tiny
 
 EXERCISES = {one.name: one for one in exercises(nbformat.read(NOTEBOOKS / "TransformerPipeline.ipynb", as_version=4))}
 
-# A part of the hint that the untouched stub gets.
-BLANK = {
-    "chat_prompt": "what must stand last",
-    "short_answer": "its value is the number of tokens",
-    "memory": "still too long",
-    "roll_back": "did not move",
-    "refused_request": "Give one field another type",
+# The number of right steps of each untouched stub, and a part of its hint.
+STUBS = {
+    "chat_prompt": (0, "at its end"),
+    "short_answer": (2, "its value is the number of tokens"),
+    "memory": (1, "still too long"),
+    "roll_back": (0, "did not move"),
+    "refused_request": (0, "Give one field a value of another type"),
 }
 
 
@@ -31,8 +31,8 @@ def prompt(turn, end="<|assistant|>\\n"):
 
 
 def request(options, field=None):
-    asked = f"{{'messages': messages, {options}}}"
-    return f"my_request = {asked}" if field is None else f"my_bad_request = {asked}\nmy_field = {field!r}"
+    content = f"{{'messages': messages, {options}}}"
+    return f"my_request = {content}" if field is None else f"my_bad_request = {content}\nmy_field = {field!r}"
 
 
 def memory(*lines):
@@ -49,7 +49,7 @@ def roll_back(*lines):
     return "\n    ".join(["def my_roll_back(client, name, alias):", current, *lines])
 
 
-# For each exercise what people write, and a part of the hint that fits that mistake and no other.
+# Typical mistakes in each exercise, and a part of the hint that only this mistake gets.
 MISTAKES = {
     "chat_prompt": {
         "no end": (prompt(r'''f"<|{m['role']}|>\n{m['content']}\n"'''), "ends with the same control token"),
@@ -58,23 +58,23 @@ MISTAKES = {
             prompt(r'''f"<|im_start|>{m['role']}\n{m['content']}<|im_end|>\n"''', r"<|im_start|>assistant\n"),
             "another family of models",
         ),
-        "no control tokens": (prompt("m['role'] + ': ' + m['content']", ""), "No control token"),
+        "no control tokens": (prompt("m['role'] + ': ' + m['content']", ""), "has no control token"),
         "first message only": (
             "def my_prompt(messages):\n    return f'<|user|>{messages[0][\"content\"]}<|end|><|assistant|>'",
             "Every message has to be",
         ),
-        "a space too many": (prompt(r'''f"<|{m['role']}|>{m['content']} .<|end|>"'''), "what stands between them"),
-        "printed": ("def my_prompt(messages):\n    print(messages)", "`return` it"),
+        "a space too many": (prompt(r'''f"<|{m['role']}|>{m['content']} .<|end|>"'''), "the text between them"),
+        "printed": ("def my_prompt(messages):\n    print(messages)", "has to `return`"),
         "a wrong key": (prompt("m['text']"), "two keys"),
     },
     "short_answer": {
-        "the name in transformers": (request("'max_new_tokens': 5"), "Each library has its own word"),
-        "OpenAI's newer name": (request("'max_completion_tokens': 5"), "Each library has its own word"),
+        "the name in transformers": (request("'max_new_tokens': 5"), "Each library has its own name"),
+        "OpenAI's newer name": (request("'max_completion_tokens': 5"), "Each library has its own name"),
         "a text": (request("'max_tokens': '5'"), "A whole number has no quotes"),
         "half a token": (request("'max_tokens': 5.0"), "A whole number has no quotes"),
         "too many": (request("'max_tokens': 6"), "its value is the number of tokens"),
         "too few": (request("'max_tokens': 4"), "its value is the number of tokens"),
-        "asked in words": (
+        "a limit in words": (
             "my_request = {'messages': [{'role': 'user', 'content': 'Five words, please: who are you?'}]}",
             "only ask for a short answer",
         ),
@@ -93,7 +93,7 @@ MISTAKES = {
             memory("return turns if count_tokens(turns) <= limit else turns[:1] + turns[3:]"),
             "still too long",
         ),
-        "only the last turn is kept": (
+        "only the last turn stays": (
             memory("return turns if count_tokens(turns) <= limit else [turns[0], turns[-1]]"),
             "would have fit",
         ),
@@ -105,7 +105,7 @@ MISTAKES = {
         "a system message where there is none": (
             memory("rest = turns[1:]", "while count_tokens(turns[:1] + rest) > limit:", "    rest = rest[2:]")
             + "\n    return turns[:1] + rest",
-            "whether it is a system message",
+            "check whether it is a system message",
         ),
         "the newest goes first": (
             memory("turns = [*turns]", "while count_tokens(turns) > limit:", "    del turns[-2:]", "return turns"),
@@ -120,7 +120,7 @@ MISTAKES = {
             ),
             "work on a copy",
         ),
-        "a number": (memory("return count_tokens(turns)"), "Give back a list"),
+        "a number": (memory("return count_tokens(turns)"), "Return a list of the turns"),
     },
     "roll_back": {
         "one less": (roll_back(MOVE.format("current - 1")), "Version 9 of this model was deleted"),
@@ -129,7 +129,7 @@ MISTAKES = {
             roll_back(SEARCH, MOVE.format("max(str(v) for v in versions if str(v) < str(current))")),
             "as texts, '8' comes after '10'",
         ),
-        "compared as texts, and none found": (
+        "compared as texts, with a check": (
             roll_back(
                 SEARCH,
                 "earlier = [v for v in versions if str(v) < str(current) and v > 1]",
@@ -141,7 +141,7 @@ MISTAKES = {
         ),
         "as a search gives them": (
             roll_back(SEARCH, MOVE.format("versions[versions.index(current) + 2]")),
-            "order the versions yourself",
+            "sort them yourself",
         ),
         "of any model": (
             roll_back(
@@ -152,7 +152,7 @@ MISTAKES = {
         ),
         "a client of its own": (
             roll_back("import mlflow", "mlflow.MlflowClient().set_registered_model_alias(name, alias, current - 1)"),
-            "Ask the `client`",
+            "Use the `client`",
         ),
         "the alias deleted": (roll_back("client.delete_registered_model_alias(name, alias)"), "The alias is gone"),
         "the bad version deleted": (
@@ -165,13 +165,13 @@ MISTAKES = {
         ),
         "silent where there is none": (
             roll_back(SEARCH, MOVE.format("max([v for v in versions if v < current] or [current])")),
-            "Nobody hears",
+            "The caller must learn",
         ),
         "an error that says nothing": (
             roll_back(SEARCH, MOVE.format("max(v for v in versions if v < current)")),
             "does not say which model",
         ),
-        "moved before it looked": (
+        "moved before the check": (
             roll_back(
                 SEARCH,
                 "earlier = [v for v in versions if v < current]",
@@ -183,13 +183,16 @@ MISTAKES = {
         ),
     },
     "refused_request": {
-        "refused later": (request("'n': 1", "n"), "This error came after it"),
-        "a bad value of the right type": (request("'max_tokens': -1", "max_tokens"), "This error came after it"),
+        "refused later": (request("'n': 1", "n"), "This error comes from the pipeline"),
+        "a bad value of the right type": (
+            request("'max_tokens': -1", "max_tokens"),
+            "This error comes from the pipeline",
+        ),
         "an unknown field": (request("'seed': 7", "seed"), "here seed, is dropped"),
-        "another field named": (request("'max_tokens': '8', 'top_p': 0.5", "top_p"), "mend one field at a time"),
+        "another field named": (request("'max_tokens': '8', 'top_p': 0.5", "top_p"), "correct one field at a time"),
         "no field named": (request("'max_tokens': '8'", ""), "as the table of the signature does"),
         "two at fault": (request("'max_tokens': '8', 'stop': 'x'", "stop"), "More than one field"),
-        "refused later too": (request("'max_tokens': '8', 'n': 1", "max_tokens"), "Let one field alone"),
+        "refused later too": (request("'max_tokens': '8', 'n': 1", "max_tokens"), "Let only one field"),
         "no request": ("my_bad_request = 'Hello!'\nmy_field = 'messages'", "Keep the dict"),
     },
 }
@@ -203,12 +206,12 @@ ALSO_RIGHT = {
 
 @pytest.fixture(scope="module")
 def names(models, tmp_path_factory):
-    """What the notebook's cells find when they run."""
+    """The names that the notebook's cells use."""
     import mlflow
     import transformers
 
     from phi3kit import chat, weights
-    from phi3kit.workbook import check
+    from phi3kit.workbook.exercises import check
 
     messages = [{"role": "user", "content": "What is the capital of Spain?"}]
     reply = {"role": "assistant", "content": "Madrid."}
@@ -226,60 +229,70 @@ def names(models, tmp_path_factory):
         }
 
 
-def verdict(name, code, names):
-    """Run a learner's cells and then the check's, as it stands in the notebook."""
-    cells = dict(names)
-    exec(code, cells)
-    exec(f"verdict = {EXERCISES[name].check}", cells)
-    return cells["verdict"]
+@pytest.fixture
+def verdict(names):
+    """Runs a learner's cells and then the check's, as the notebook has it."""
+
+    def run(name, *cells):
+        scope = dict(names)
+        for cell in (*cells, f"result = {EXERCISES[name].check}"):
+            exec(cell, scope)
+        print(scope["result"])
+        return scope["result"]
+
+    return run
 
 
-def test_every_exercise_has_its_cases_and_different_mistakes_get_different_hints():
-    assert MISTAKES.keys() == BLANK.keys() == EXERCISES.keys()
-    assert all(len({hint for _, hint in cases.values()}) >= 3 for cases in MISTAKES.values())
+def test_every_exercise_has_mistakes():
+    assert MISTAKES.keys() == STUBS.keys() == EXERCISES.keys()
 
 
 @pytest.mark.parametrize("name", EXERCISES)
-def test_the_solution_passes_every_step(names, name):
+def test_different_mistakes_get_different_hints(name):
+    assert len({hint for _, hint in MISTAKES[name].values()}) >= 3
+
+
+@pytest.mark.parametrize("name", EXERCISES)
+def test_the_solution_passes_every_step(verdict, name):
+    result = verdict(name, *EXERCISES[name].solutions)
+    assert (result.passed, 3 <= result.steps <= 5) == (True, True)
+
+
+@pytest.mark.parametrize("name", ["chat_prompt", "memory"])
+def test_a_check_keeps_the_notebooks_values(verdict, names, name):
     before = copy.deepcopy((names["messages"], names["turns"]))
-    said = verdict(name, "\n".join(EXERCISES[name].solutions), names)
-    print(said)
-    assert said.passed
-    assert before == (names["messages"], names["turns"])
-    assert 3 <= said.of <= 5
+    verdict(name, *EXERCISES[name].solutions)
+    assert (names["messages"], names["turns"]) == before
 
 
 @pytest.mark.parametrize("name", ALSO_RIGHT)
-def test_another_solution_passes_as_well(names, name):
-    assert verdict(name, ALSO_RIGHT[name], names).passed
+def test_another_solution_passes_too(verdict, name):
+    assert verdict(name, ALSO_RIGHT[name]).passed
 
 
 @pytest.mark.parametrize("name", EXERCISES)
-def test_the_untouched_stub_runs_and_is_refused_with_a_helpful_word(names, name):
-    said = verdict(name, "\n".join(EXERCISES[name].stubs), names)
-    print(said)
-    assert not said.passed
-    assert said.came
-    assert said.expected
-    assert BLANK[name] in said.hint
+def test_the_untouched_stub_gets_a_helpful_verdict(verdict, name):
+    result, (right, hint) = verdict(name, *EXERCISES[name].stubs), STUBS[name]
+    assert (len(result.right), hint in result.hint, result.got != "", result.expected != "") == (
+        right,
+        True,
+        True,
+        True,
+    )
 
 
 @pytest.mark.parametrize(
     ("name", "mistake"), [(name, mistake) for name, cases in MISTAKES.items() for mistake in cases], ids=str
 )
-def test_a_typical_mistake_gets_the_hint_that_fits_and_no_other(names, name, mistake):
+def test_a_mistake_gets_its_hint_and_no_other(verdict, name, mistake):
     code, hint = MISTAKES[name][mistake]
-    said = verdict(name, code, names)
-    print(said)
-    assert not said.passed
-    assert hint in said.hint
-    assert {part for _, part in MISTAKES[name].values() if part in said.hint} == {hint}
+    result = verdict(name, code)
+    assert {part for _, part in MISTAKES[name].values() if part in result.hint} == {hint}
 
 
-def test_rolling_back_is_tried_in_a_registry_of_its_own(names):
+def test_rolling_back_leaves_the_notebooks_store_alone(verdict):
     import mlflow
 
     before = mlflow.get_tracking_uri()
-    assert verdict("roll_back", EXERCISES["roll_back"].solutions[0], names).passed
-    assert mlflow.get_tracking_uri() == before
-    assert mlflow.MlflowClient().search_registered_models() == []
+    verdict("roll_back", *EXERCISES["roll_back"].solutions)
+    assert (mlflow.get_tracking_uri(), mlflow.MlflowClient().search_registered_models()) == (before, [])

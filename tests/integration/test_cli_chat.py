@@ -1,5 +1,6 @@
 """`phi3kit chat` with `tiny`: as a process of its own, in a terminal and through a pipe, and with the tests' engine."""
 
+import dataclasses
 import re
 import subprocess
 import sys
@@ -13,23 +14,23 @@ pytestmark = pytest.mark.tiny
 
 COMMAND = [sys.executable, "-m", "phi3kit.cli", "chat"]
 SPAIN, FRANCE = "What is the capital of Spain?", "What is the capital of France?"
-# So hot that it never comes to an end by itself.
+# At this temperature an answer does not end by itself.
 ENDLESS = ["--temperature", "2", "--top-k", "40000", "--seed", "1", "--max-tokens", "8000"]
 
 
 @pytest.fixture
 def terminal(tiny_onnx):
     pexpect = pytest.importorskip("pexpect", reason="IPython brings it, but not to Windows")
-    opened = []
+    chats = []
 
     def start(*options: str):
         chat = pexpect.spawn(COMMAND[0], [*COMMAND[1:], *options], encoding="utf-8", timeout=180)
-        opened.append(chat)
+        chats.append(chat)
         chat.expect("> $")
         return chat
 
     yield start
-    for chat in opened:
+    for chat in chats:
         chat.close(force=True)
 
 
@@ -56,11 +57,11 @@ def test_ctrl_c_stops_the_answer_and_not_the_program(terminal):
         chat.sendline(SPAIN)
         chat.expect(r"\?\r\n.*\w{2}")  # the first words of the answer
         chat.sendintr()
-        chat.expect("stopped; what came so far stays in the conversation")
+        chat.expect("stopped")
         chat.expect("> $")
-    for command, told in (("/reset", "A new conversation"), ("/system You are a pirate.", "is told so from now on")):
+    for command, remark in (("/reset", "A new conversation"), ("/system Be a pirate.", "The next answer follows it")):
         chat.sendline(command)
-        chat.expect(told)
+        chat.expect(remark)
         chat.expect("> $")
     chat.send("half a line")
     chat.expect("half a line")
@@ -70,7 +71,7 @@ def test_ctrl_c_stops_the_answer_and_not_the_program(terminal):
     assert says_goodbye(chat)
 
 
-def test_through_a_pipe_each_line_is_a_turn_and_stdout_holds_the_answers_alone(tiny_onnx):
+def test_through_a_pipe_each_line_is_a_turn(tiny_onnx):
     lines = f"{SPAIN}\n\n/reset\n{FRANCE}"  # the last one without its end
     done = subprocess.run(COMMAND, input=lines, capture_output=True, encoding="utf-8", check=False)
     assert done.returncode == 0
@@ -81,7 +82,7 @@ def test_through_a_pipe_each_line_is_a_turn_and_stdout_holds_the_answers_alone(t
 @pytest.fixture
 def talk(engine, monkeypatch):
     """Talk in this process, with the engine that all tests share."""
-    monkeypatch.setattr("phi3kit.generation.Engine", lambda folder: engine)
+    monkeypatch.setattr("phi3kit.generation.Engine.open", lambda folder: engine)
 
     def through(*lines: str):
         done = CliRunner().invoke(app, ["chat", "--max-tokens", "12"], input="\n".join(lines))
@@ -102,8 +103,8 @@ def test_control_tokens_in_a_message_are_text(talk, engine, template, monkeypatc
     assert attacked == plain and plain
 
 
-def test_a_conversation_that_outgrows_the_window_says_so_and_goes_on_after_reset(talk, engine, monkeypatch):
-    monkeypatch.setattr(engine, "context_length", 20)
+def test_a_conversation_that_fills_the_window_can_reset(talk, engine, monkeypatch):
+    monkeypatch.setattr(engine, "model", dataclasses.replace(engine.model, context_length=20))
     done = talk(SPAIN, FRANCE, "/reset", FRANCE)
     assert done.stdout == "The capital of Spain is Madrid.\nThe capital of France is Paris.\n"
-    assert "the model's context window holds 20: /reset begins a new one." in done.stderr
+    assert "context window holds 20: /reset" in done.stderr

@@ -1,4 +1,4 @@
-"""The runner that cuts the network sees every attempt to call out, and nothing else; and what `.ci/run` makes of it."""
+"""The runner without network notices every call, and nothing else; and the last line of `.ci/run`."""
 
 import os
 import shutil
@@ -9,19 +9,17 @@ from pathlib import Path
 import cut_off
 import pytest
 
-from phi3kit.workbook import network
-from phi3kit.workbook.places import ROOT
+from phi3kit.workbook.exercises import network
+from phi3kit.workbook.running.paths import ROOT
 
-linux_alone = pytest.mark.skipif(
-    sys.platform != "linux" or bool(cut_off.refused()), reason="the network cannot be cut here"
-)
-# An ordinary user, as far as the kernel cares: no rights beyond its own files.
+needs_isolation = pytest.mark.skipif(network.refusal() != "", reason="the network cannot be cut here")
+# A user that the kernel gives no rights beyond its own files.
 ORDINARY = ["unshare", "--user", "--map-user=1000", "--map-group=1000"]
-# A root that may have no further network namespace.
+# A root user who may not make another network namespace.
 FORBIDDEN = ["unshare", "-r", "sh", "-c", 'echo 0 > /proc/sys/user/max_net_namespaces && exec "$@"', "-"]
 PYTHON = "import socket, subprocess, sys; "
 DATAGRAM = "socket.socket(socket.AF_INET{}, socket.SOCK_DGRAM).sendto(b'?', ('{}', 53))"
-# Addresses of the blocks that are kept for documentation.
+# Each way to use the network, and a part of the message. The addresses are reserved for documentation.
 CALLS = {
     "a connection": (PYTHON + "socket.create_connection(('192.0.2.1', 80))", "('192.0.2.1', 80)"),
     "over IPv6": (PYTHON + "socket.create_connection(('2001:db8::1', 80))", "('2001:db8::1', 80)"),
@@ -50,22 +48,22 @@ assert socket.getaddrinfo("localhost", 80)
 raise SystemExit(7)
 """
 
-# Starts JupyterLab, waits until it answers, and asks what its pages ask.
+# Starts JupyterLab, waits until it answers, and sends the requests of its pages.
 LAB = """
 import os, subprocess, sys, time, urllib.error, urllib.request
 start = ["-m", "jupyterlab", "--no-browser", "--allow-root", "--port=8888", "--IdentityProvider.token=t"]
 with subprocess.Popen([sys.executable, *start], stderr=subprocess.DEVNULL) as server:
-    def ask(page):
+    def get(page):
         return urllib.request.urlopen(f"http://127.0.0.1:8888/{page}?token=t").read()
     try:
         while server.poll() is None:
             try:
-                ask("api/status")
+                get("api/status")
                 break
             except urllib.error.URLError:
                 time.sleep(0.2)
         for page in ("lab", "lab/api/news", "lab/api/update", "lab/api/extensions"):
-            assert ask(page)
+            assert get(page)
     finally:
         server.terminate()
 """
@@ -82,48 +80,57 @@ def test_these_tests_run_with_nothing_but_loopback():
     assert [line.split(":")[0].strip() for line in interfaces] == ["lo"]
 
 
-@linux_alone
-@pytest.mark.parametrize(("code", "named"), CALLS.values(), ids=CALLS)
-def test_every_way_to_call_out_is_seen_and_told(code, named):
+@needs_isolation
+@pytest.mark.parametrize(("code", "message"), CALLS.values(), ids=CALLS)
+def test_every_way_to_use_the_network_is_reported(code, message):
     done = run(f"try:\n exec({code!r})\nexcept OSError: pass")
     assert done.returncode == 1
-    assert "Something called out" in done.stderr and named in done.stderr
+    assert "Something called out" in done.stderr and message in done.stderr
 
 
-@linux_alone
-@pytest.mark.parametrize("user", [[], ORDINARY], ids=["who we are", "an ordinary user"])
-def test_loopback_works_and_the_commands_own_exit_code_counts(user):
+@needs_isolation
+@pytest.mark.parametrize("user", [[], ORDINARY], ids=["this user", "an ordinary user"])
+def test_loopback_is_no_call_and_the_exit_code_is_kept(user):
     if user and (not shutil.which("unshare") or subprocess.run([*user, "true"], check=False).returncode):
-        pytest.skip("no ordinary user to be had")
+        pytest.skip("no other user can be had here")
     done = run(QUIET, *user)
     assert (done.returncode, done.stdout, done.stderr) == (7, "", "")
 
 
-@linux_alone
-def test_where_the_network_cannot_be_cut_that_is_said_and_the_command_runs():
+@pytest.fixture(scope="module")
+def forbidden():
+    """The output of a command where no network namespace can be made."""
     if not shutil.which("unshare") or subprocess.run([*FORBIDDEN, "true"], check=False).returncode:
-        pytest.skip("it cannot be forbidden here")
-    done = run("print('done')", *FORBIDDEN)
-    assert done.returncode == 0
-    assert done.stdout.startswith("The network cannot be cut here (OSError: ") and done.stdout.endswith("done\n")
+        pytest.skip("namespaces cannot be forbidden here")
+    return run("print('done')", *FORBIDDEN)
 
 
-@linux_alone
-def test_what_python_says_at_its_start_is_no_refusal(monkeypatch):
+@needs_isolation
+def test_a_command_runs_where_the_network_cannot_be_cut(forbidden):
+    assert forbidden.returncode == 0 and forbidden.stdout.endswith("done\n")
+
+
+@needs_isolation
+def test_a_network_that_cannot_be_cut_is_reported(forbidden):
+    assert forbidden.stdout.startswith("The network cannot be cut here (OSError: ")
+
+
+@needs_isolation
+def test_a_warning_at_pythons_start_is_no_refusal(monkeypatch):
     monkeypatch.setenv("PYTHONWARNINGS", "nonsense")
-    assert network.refused() == ""
+    assert network.refusal() == ""
 
 
-def test_where_there_is_no_ipv6_the_rest_is_counted(tmp_path, monkeypatch):
+def test_counts_without_ipv6_are_zero(tmp_path, monkeypatch):
     monkeypatch.setattr(network, "Path", lambda name: tmp_path / Path(name).name)
     (tmp_path / "snmp").write_text("Ip: OutNoRoutes\nIp: 3\nUdp: NoPorts\nUdp: 2\n", encoding="ascii")
     assert network.attempts() == {"IpOutNoRoutes": 3, "Ip6OutNoRoutes": 0, "UdpNoPorts": 2, "Udp6NoPorts": 0}
 
 
-@linux_alone
-def test_jupyterlab_as_make_starts_it_asks_nobody(tmp_path, monkeypatch):
+@needs_isolation
+def test_jupyterlab_as_make_starts_it_makes_no_call(tmp_path, monkeypatch):
     monkeypatch.setenv("JUPYTER_CONFIG_PATH", str(ROOT / ".jupyter"))  # as the Makefile does
-    monkeypatch.setenv("JUPYTER_CONFIG_DIR", str(tmp_path))  # and nothing of whoever runs the tests
+    monkeypatch.setenv("JUPYTER_CONFIG_DIR", str(tmp_path))  # without the user's own settings
     monkeypatch.chdir(tmp_path)
     done = run(LAB)
     assert done.returncode == 0, done.stderr
@@ -140,12 +147,12 @@ def test_jupyterlab_as_make_starts_it_asks_nobody(tmp_path, monkeypatch):
         (["= 2 passed in 1.0s =", "= 3 passed in 1.0s =", "It called out."], 1, "1 failed, 5 passed in 2.00s"),
         ([], 1, "1 failed, 0 passed in 0.00s"),
     ],
+    ids=["one part", "two parts", "a failure", "an error", "a failure outside of pytest", "no part"],
 )
-def test_ci_ends_with_one_line_that_adds_all_parts_up(tmp_path, parts, status, last):
-    said = "\n".join(f"echo '{line}'" for line in parts)
-    (tmp_path / "README.md").write_text(f"## Tests\n\n```sh\n{said}\nexit {status}\n```\n", encoding="utf-8")
+def test_the_last_line_of_ci_adds_all_parts_up(tmp_path, parts, status, last):
+    script = "\n".join(f"echo '{line}'" for line in parts)
+    (tmp_path / "README.md").write_text(f"## Tests\n\n```sh\n{script}\nexit {status}\n```\n", encoding="utf-8")
     (tmp_path / ".ci").mkdir()
     shutil.copy(ROOT / ".ci" / "run", tmp_path / ".ci")
     done = subprocess.run([tmp_path / ".ci" / "run"], capture_output=True, text=True, check=False)
-    assert done.stdout.splitlines()[-1] == last
-    assert done.returncode == status
+    assert (done.stdout.splitlines()[-1], done.returncode) == (last, status)

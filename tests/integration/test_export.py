@@ -1,4 +1,4 @@
-"""Our own ONNX export, of a random model of Phi-3's shape small enough to export in seconds."""
+"""The kit's ONNX export, of a random model of Phi-3's architecture that is exported in seconds."""
 
 import json
 import shutil
@@ -9,7 +9,8 @@ import pytest
 
 from phi3kit import weights
 from phi3kit.errors import WeightsError
-from phi3kit.weights import export, store
+from phi3kit.system import folders, process
+from phi3kit.weights import Form, export
 
 SPECIAL = ["<|endoftext|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>"]
 
@@ -45,25 +46,46 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache"
 
 
-def test_a_local_checkpoint_is_exported_once_into_a_folder_that_generates(random_model, cache, capsys):
+@pytest.fixture(scope="module")
+def exported(random_model, tmp_path_factory) -> Path:
+    """The folder of one export, in a cache that the tests share."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PHI3KIT_CACHE", str(tmp_path_factory.mktemp("cache")))
+        return weights.onnx(random_model)
+
+
+@pytest.fixture
+def same_cache(exported, monkeypatch) -> None:
+    monkeypatch.setenv("PHI3KIT_CACHE", str(exported.parents[1]))
+
+
+@pytest.mark.usefixtures("same_cache")
+def test_a_local_checkpoint_is_exported_once(random_model, exported, capsys):
+    assert (weights.onnx(random_model), capsys.readouterr().err) == (exported, "")
+
+
+def test_an_export_is_a_local_onnx_folder(exported):
+    assert weights.onnx(exported) == exported
+
+
+def test_an_export_leaves_neither_log_nor_scratch_folder(exported):
+    assert {path.name for path in exported.parent.iterdir()} == {".lock", exported.name}
+
+
+def test_an_export_has_the_models_defaults_but_its_length(exported):
+    search = json.loads((exported / "genai_config.json").read_text())["search"]
+    assert (search["repetition_penalty"], search["max_length"]) == (1.25, 128)  # 128: the context length
+
+
+def test_an_export_has_the_chat_template(exported):
+    files = [exported / name for name in ("chat_template.jinja", "tokenizer_config.json")]
+    assert any("message['content']" in path.read_text() for path in files if path.is_file())
+
+
+def test_an_export_generates(exported):
     import onnxruntime_genai as og
 
-    folder = weights.onnx(random_model)
-    assert folder.is_relative_to(cache)
-    assert "exporting" in capsys.readouterr().err
-    assert weights.onnx(random_model) == folder
-    assert weights.onnx(folder) == folder
-    assert capsys.readouterr().err == ""
-    assert {path.name for path in folder.parent.iterdir()} == {".lock", folder.name}, "neither log nor scratch stays"
-
-    search = json.loads((folder / "genai_config.json").read_text())["search"]
-    assert search["repetition_penalty"] == 1.25
-    assert search["max_length"] == 128, "the context length, not generation_config's"
-    assert (folder / "tokenizer_config.json").is_file()
-    template = (folder / "chat_template.jinja", folder / "tokenizer_config.json")
-    assert any(path.is_file() and "message['content']" in path.read_text() for path in template)
-
-    model = og.Model(str(folder))
+    model = og.Model(str(exported))
     params = og.GeneratorParams(model)
     params.set_search_options(max_length=12)
     generator = og.Generator(model, params)
@@ -72,54 +94,78 @@ def test_a_local_checkpoint_is_exported_once_into_a_folder_that_generates(random
     assert len(generator.get_sequence(0)) == 7
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="the system there kills nobody when memory runs out")
-def test_a_builder_that_was_killed_has_most_likely_run_out_of_memory(random_model, tmp_path, monkeypatch):
-    run = export.child.run
-
-    def killed(*command: str, **options: object) -> object:
-        kill_oneself = "import os, signal\nprint('so far', flush=True)\nos.kill(os.getpid(), signal.SIGKILL)"
-        Path(options["scratch"], "builder.py").write_text(kill_oneself)
-        return run("builder", *command[1:], **options)
-
-    monkeypatch.setattr(export.child, "run", killed)
+@pytest.mark.skipif(sys.platform == "win32", reason="the system there kills no process when memory runs out")
+def test_an_exporter_that_was_killed_ran_out_of_memory(random_model, tmp_path, monkeypatch):
+    run, code = process.run, "import os, signal\nprint('so far', flush=True)\nos.kill(os.getpid(), signal.SIGKILL)"
+    monkeypatch.setattr(process, "run", lambda _, **options: run([sys.executable, "-c", code], **options))
     (tmp_path / "out").mkdir()
     with pytest.raises(WeightsError, match=r"(?s)was killed: most likely memory ran out.*so far"):
         export.export("random", random_model, tmp_path / "out")
 
 
-@pytest.mark.usefixtures("cache")
-def test_a_changed_checkpoint_is_exported_anew(random_model, tmp_path, monkeypatch):
-    exported = []
-    monkeypatch.setattr(export, "export", lambda name, source, folder: exported.append(source))
-    copy = Path(shutil.copytree(random_model, tmp_path / "copy"))
+@pytest.fixture
+def exports(cache, monkeypatch) -> list[Path]:
+    """The checkpoints of all exports; none takes place."""
+    sources = []
+    monkeypatch.setattr(export, "export", lambda name, source, folder: sources.append(source))
+    return sources
+
+
+@pytest.fixture
+def copy(random_model, tmp_path) -> Path:
+    return Path(shutil.copytree(random_model, tmp_path / "copy"))
+
+
+def test_an_unchanged_checkpoint_is_exported_once(copy, exports):
+    assert (weights.onnx(copy) == weights.onnx(copy), exports) == (True, [copy])
+
+
+def test_a_changed_checkpoint_is_exported_again(copy, exports):
     first = weights.onnx(copy)
-    assert weights.onnx(copy) == first
     (copy / "generation_config.json").write_text("{ }")
-    second = weights.onnx(copy)
+    assert (weights.onnx(copy) == first, exports) == (False, [copy, copy])
+
+
+def test_other_export_options_are_another_export(copy, exports, monkeypatch):
+    first = weights.onnx(copy)
     monkeypatch.setattr(export, "OPTIONS", "-p int4 -e cpu")
-    assert len({first, second, weights.onnx(copy)}) == 3
-    assert exported == [copy] * 3
+    assert (weights.onnx(copy) == first, exports) == (False, [copy, copy])
 
 
-def test_a_failed_export_shows_the_end_of_its_log_and_keeps_it(random_model, tmp_path, cache):
-    odd = Path(shutil.copytree(random_model, tmp_path / "odd"))
-    config = json.loads((odd / "config.json").read_text())
-    (odd / "config.json").write_text(json.dumps(config | {"architectures": ["OddForCausalLM"]}))
-    with pytest.raises(WeightsError, match=r"stopped with 1.*export\.log") as error:
-        weights.onnx(odd)
-    assert "NotImplementedError" in str(error.value)
-    (log,) = cache.rglob("export.log")
+@pytest.fixture(scope="module")
+def failure(random_model, tmp_path_factory) -> tuple[str, Path]:
+    """The message of an export that failed, and its cache."""
+    folder, cache = tmp_path_factory.mktemp("odd") / "odd", tmp_path_factory.mktemp("cache")
+    shutil.copytree(random_model, folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"architectures": ["OddForCausalLM"]}))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PHI3KIT_CACHE", str(cache))
+        with pytest.raises(WeightsError, match=r"stopped with 1") as error:
+            weights.onnx(folder)
+    return str(error.value), cache
+
+
+@pytest.mark.parametrize("part", ["export.log", "NotImplementedError"])
+def test_a_failed_export_shows_the_end_of_its_log(failure, part):
+    assert part in failure[0]
+
+
+def test_a_failed_export_leaves_only_its_log(failure):
+    (log,) = failure[1].rglob("export.log")
     assert "NotImplementedError" in log.read_text()
     assert {path.name for path in log.parent.iterdir()} == {".lock", "export.log"}
 
 
 @pytest.mark.tiny
-def test_tiny_keeps_its_own_defaults_in_both_forms():
-    checkpoint, onnx = weights.checkpoint("tiny"), weights.onnx("tiny")
-    defaults = json.loads((checkpoint / "generation_config.json").read_text())
-    search = json.loads((onnx / "genai_config.json").read_text())["search"]
-    assert search["repetition_penalty"] == defaults.get("repetition_penalty", 1.0)
-    entry = weights.CATALOG["tiny"]
-    for folder, size in ((checkpoint, entry.checkpoint_bytes), (onnx, entry.onnx_bytes)):
-        assert sum(path.stat().st_size for path in folder.iterdir()) == pytest.approx(size, rel=0.01)
-        assert store.damage(folder) is None
+@pytest.mark.parametrize("form", Form)
+def test_the_catalog_knows_the_size_of_tiny(form):
+    folder = getattr(weights, form)("tiny")
+    size = sum(path.stat().st_size for path in folder.iterdir())
+    assert size == pytest.approx(weights.CATALOG["tiny"].sources[form].disk, rel=0.01)
+
+
+@pytest.mark.tiny
+@pytest.mark.parametrize("form", Form)
+def test_tiny_is_whole(form):
+    assert folders.damage(getattr(weights, form)("tiny")) is None

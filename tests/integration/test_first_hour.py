@@ -19,7 +19,7 @@ import pytest
 from jail import jail, needs_jail, read_only
 
 from phi3kit import weights
-from phi3kit.workbook.places import ROOT
+from phi3kit.workbook.running.paths import ROOT
 
 FETCH = [sys.executable, "-m", "phi3kit.cli", "weights", "fetch", "tiny"]
 BESIDE = {".lock", "export.log"}  # what may stay in a cache beside whole models
@@ -27,8 +27,8 @@ RUN = """
 import sys
 from pathlib import Path
 from phi3kit.cli import app
-from phi3kit.workbook import places
-places.RUNS = Path("runs")
+from phi3kit.workbook.running import paths
+paths.RUNS = Path("runs")
 app(["run", *sys.argv[1:]])
 """
 
@@ -56,7 +56,7 @@ def test_no_network_at_the_first_run(tmp_path):
 
 
 @needs_jail
-def test_a_home_that_may_only_be_read_runs_notebooks_and_says_where_models_may_lie(tmp_path, tiny_onnx):
+def test_a_read_only_home_runs_notebooks(tmp_path, tiny_onnx):
     home = tmp_path / "home"
     home.mkdir()
     code = "import matplotlib.pyplot, mlflow, transformers"
@@ -101,7 +101,7 @@ def test_ctrl_c_while_tiny_is_made_leaves_nothing_half_made(step, tmp_path):
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
-def test_make_lab_asks_nothing_and_takes_another_port_where_one_is_in_use(tmp_path):
+def test_make_lab_takes_another_port_and_asks_nothing(tmp_path):
     """The line of the Makefile itself, without the installation, for somebody who never opened JupyterLab before."""
     with socket.create_server(("127.0.0.1", 0)) as busy:
         port = busy.getsockname()[1]

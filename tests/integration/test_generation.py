@@ -1,4 +1,4 @@
-"""The engine on `tiny`: every promise of `phi3kit.generation`, proven on real weights."""
+"""The engine on `tiny`: what only real weights and the real onnxruntime-genai can show."""
 
 import json
 import os
@@ -9,73 +9,62 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import psutil
 import pytest
 from tokenizers import Tokenizer
 
-from phi3kit import machine
-from phi3kit.errors import InvalidRequest, WeightsError
+from phi3kit.errors import InvalidRequest, InvalidSetting, WeightsError
 from phi3kit.generation import Engine, Options
 from phi3kit.generation import engine as engine_module
-from phi3kit.generation.answer import Row
+from phi3kit.generation.answer import Answer, Row
+from phi3kit.system import machine
 
 pytestmark = pytest.mark.tiny
 
-# More than one batch, and of mixed lengths.
-QUESTIONS = [
-    "What is the capital of Spain?",
-    "Hello!",
-    "Tell me a joke about atom",
-    "Write a haiku about snow and the winter wind in the mountains, and then explain it to a child in two sentences.",
-    "What is 2 plus 2?",
-    "Who wrote Hamlet?",
-    "Name three planets.",
-    "Why is the sky blue? Answer as if you were a pirate who has sailed all the seven seas for a hundred years.",
-    "Grüße aus Zürich! 😀",
-    "Thank you!",
-    "What is the capital of France?",
-]
-SPAIN = f"<|user|>{QUESTIONS[0]}<|end|><|assistant|>"
+SPAIN = "<|user|>What is the capital of Spain?<|end|><|assistant|>"
+JOKE = "<|user|>Tell me a joke about atom<|end|><|assistant|>"
+# `tiny` repeats the country in its answer, which tells whose answer it is. More than one batch, of mixed lengths: a
+# batch is computed in another order than a single prompt, so nearly equal tokens may swap, and texts may differ.
+COUNTRIES = ["Spain", "France", "Germany", "Italy", "Egypt", "Greece", "Norway", "Peru", "Kenya", "Canada", "Cuba"]
+
+
+def contents(answer: Answer) -> tuple:
+    """An answer without its times."""
+    return answer.text, answer.finish_reason, answer.prompt_tokens, answer.completion_tokens, answer.token_ids
+
+
+def question(i: int) -> str:
+    return f"{'Please tell me: ' * (i % 4)}What is the capital of {COUNTRIES[i]}?"
 
 
 @pytest.fixture(scope="module")
 def prompts(template) -> list[list[int]]:
-    return [template.encode([{"role": "user", "content": question}]) for question in QUESTIONS]
-
-
-def told(answer) -> tuple:
-    """What an answer says, without how long it took."""
-    return answer.text, answer.finish_reason, answer.prompt_tokens, answer.completion_tokens, answer.token_ids
+    return [template.encode([{"role": "user", "content": question(i)}]) for i in range(len(COUNTRIES))]
 
 
 # Batches and streams
 
 
-def test_a_batch_answers_every_prompt_in_order_as_each_alone(engine, prompts):
+@pytest.mark.parametrize("order", [1, -1], ids=["forwards", "backwards"])
+def test_a_batch_answers_each_prompt_in_order(engine, prompts, order):
     assert len(prompts) > engine_module.BATCH_SIZE
-    options = Options(max_tokens=12)
-    together = engine.generate(prompts, options)
-    assert [told(answer) for answer in together] == [told(engine.generate([one], options)[0]) for one in prompts]
-    assert len({answer.text for answer in together}) == len(prompts)
-    backwards = engine.generate(prompts[::-1], options)
-    assert list(map(told, backwards)) == list(map(told, together[::-1]))
+    answers = engine.generate(prompts[::order], Options(max_tokens=12))
+    expected = COUNTRIES[::order]
+    named = [next((c for c in COUNTRIES if c in answer.text), answer.text) for answer in answers]
+    assert named == expected
 
 
-def test_no_prompts_no_answers(engine):
-    assert engine.generate([]) == []
-
-
-@pytest.mark.parametrize("ending", ["<|endoftext|>", "<|end|>"])
-def test_a_prompt_that_ends_with_the_padding_token_keeps_its_answer_in_a_batch(engine, ending):
+def test_a_trailing_pad_token_changes_no_neighbour(engine):
     options = Options(max_tokens=8)
-    batch = [SPAIN + ending, f"<|user|>{QUESTIONS[3]}<|end|><|assistant|>", SPAIN]
-    together = engine.generate(batch, options)
-    assert list(map(told, together)) == [told(engine.generate([one], options)[0]) for one in batch]
+    batch = [SPAIN + "<|endoftext|>", JOKE, SPAIN]  # og pads with this token
+    alone = [engine.generate([prompt], options)[0] for prompt in batch]
+    assert [contents(answer) for answer in engine.generate(batch, options)] == list(map(contents, alone))
 
 
-def test_texts_and_ids_are_both_prompts(engine, prompts):
-    by_text, by_ids = engine.generate([SPAIN, prompts[0]], Options(max_tokens=12))
-    assert told(by_text) == told(by_ids)
-    assert "Madrid" in by_text.text
+def test_texts_and_ids_get_the_same_answer(engine, template):
+    ids = template.encode([{"role": "user", "content": "What is the capital of Spain?"}])
+    by_text, by_ids = (engine.generate([prompt], Options(max_tokens=12))[0] for prompt in (SPAIN, ids))
+    assert contents(by_text) == contents(by_ids)
 
 
 @pytest.mark.parametrize(
@@ -83,53 +72,47 @@ def test_texts_and_ids_are_both_prompts(engine, prompts):
     [Options(max_tokens=20), Options(max_tokens=20, stop=["apital of Sp", "!"]), Options(max_tokens=3)],
     ids=["end", "stop", "length"],
 )
-def test_a_streams_pieces_are_the_text(engine, prompts, options):
-    for prompt in prompts[:4]:
+def test_a_stream_is_the_answer_in_pieces(engine, prompts, options):
+    for prompt in prompts[:3]:
         stream = engine.stream(prompt, options)
-        assert stream.completion is None
-        pieces = []
-        for piece in stream:
-            assert stream.completion is None
-            pieces.append(piece)
-        assert all(pieces), "no empty pieces"
-        assert "".join(pieces) == stream.completion.text
-        assert told(stream.completion) == told(engine.generate([prompt], options)[0])
-        assert list(stream) == []
+        pieces = list(stream)
+        (answer,) = engine.generate([prompt], options)
+        assert (all(pieces), "".join(pieces)) == (True, answer.text)
+        assert contents(stream.answer) == contents(answer)
 
 
-def test_the_totals(engine, prompts):
-    for prompt, answer in zip(prompts, engine.generate(prompts, Options(max_tokens=12)), strict=True):
-        assert answer.prompt_tokens == len(prompt)
-        assert 1 <= answer.completion_tokens == len(answer.token_ids) <= 12
-        assert answer.seconds_to_first_token > 0
-        assert answer.tokens_per_second > 0
+def test_an_answer_has_times_and_totals(engine, prompts):
+    (answer,) = engine.generate(prompts[:1], Options(max_tokens=12))
+    assert answer.prompt_tokens == len(prompts[0])
+    assert 1 <= answer.completion_tokens == len(answer.token_ids) <= 12
+    assert answer.seconds_to_first_token > 0
+    assert answer.tokens_per_second > 0
 
 
-def test_finish_reason_and_end_token(engine):
-    (whole,) = engine.generate([SPAIN], Options(max_tokens=64))
-    assert whole.finish_reason == "stop"
-    assert whole.completion_tokens < 64
-    assert "<|" not in whole.text
-    (cut,) = engine.generate([SPAIN], Options(max_tokens=3))
-    assert (cut.finish_reason, cut.completion_tokens) == ("length", 3)
-    assert whole.token_ids[:3] == cut.token_ids
-    (stopped,) = engine.generate([SPAIN], Options(max_tokens=64, stop="pital of Sp"))
-    assert (stopped.text, stopped.finish_reason) == ("The ca", "stop")
-    # The end token in the very last place is still an end.
-    (just,) = engine.generate([SPAIN], Options(max_tokens=whole.completion_tokens))
-    assert just.finish_reason == "stop"
+@pytest.mark.parametrize(
+    ("options", "text", "reason"),
+    [
+        (Options(max_tokens=64), "The capital of Spain is Madrid.", "stop"),
+        (Options(max_tokens=3), "The capital of", "length"),
+        (Options(max_tokens=64, stop="pital of Sp"), "The ca", "stop"),
+    ],
+    ids=["end", "length", "stop"],
+)
+def test_how_an_answer_ends(engine, options, text, reason):
+    (answer,) = engine.generate([SPAIN], options)
+    assert (answer.text, answer.finish_reason) == (text, reason)
 
 
 # Many threads
 
 
-def requests(engine: Engine, prompts: list[list[int]]) -> list[Callable[[], object]]:
+def mixed_calls(engine: Engine, prompts: list[list[int]]) -> list[Callable[[], object]]:
     def stream(prompt: list[int], options: Options) -> tuple:
         stream = engine.stream(prompt, options)
-        return "".join(stream), told(stream.completion)
+        return "".join(stream), contents(stream.answer)
 
     def batch(some: list[list[int]], options: Options) -> list[tuple]:
-        return [told(answer) for answer in engine.generate(some, options)]
+        return [contents(answer) for answer in engine.generate(some, options)]
 
     sampled = Options(max_tokens=10, temperature=1.5, seed=5)
     return [
@@ -158,14 +141,14 @@ def at_once(calls: list[Callable[[], object]]) -> list[object]:
 
 
 def test_many_threads_get_what_each_gets_alone(engine, prompts):
-    calls = requests(engine, prompts)
+    calls = mixed_calls(engine, prompts)
     alone = [call() for call in calls]
     for _ in range(2):
         assert at_once(calls) == alone
 
 
-def test_a_bad_request_among_threads_changes_nothing_for_the_others(engine, prompts):
-    calls = requests(engine, prompts)
+def test_a_bad_request_disturbs_no_other_thread(engine, prompts):
+    calls = mixed_calls(engine, prompts)
     alone = [call() for call in calls]
     bad = [
         lambda: engine.generate([prompts[0], ""], Options(max_tokens=4)),
@@ -177,69 +160,6 @@ def test_a_bad_request_among_threads_changes_nothing_for_the_others(engine, prom
     assert together[len(bad) :] == alone
 
 
-# Refused before the model sees it
-
-LONG = "word " * 9000
-REFUSED = [
-    ("prompts[0]", "", "a prompt that is not empty"),
-    ("prompts[0]", " \n", "a prompt that is not empty"),
-    ("prompts[0]", [], "a prompt that is not empty"),
-    ("prompts[0]", 3, "a text, or a list of token ids"),
-    ("prompts[0]", None, "a text, or a list of token ids"),
-    ("prompts[0]", b"bytes", "a text, or a list of token ids"),
-    ("prompts[0]", [1.0, 2.0], "a text, or a list of token ids"),
-    ("prompts[0]", [True], "a text, or a list of token ids"),
-    ("prompts[0]", [5, -1], "a list of token ids below 49152"),
-    ("prompts[0]", [5, 49152], "a list of token ids below 49152"),
-    ("prompts[0]", "a\0lost", "a text in characters that the model's tokenizer knows"),
-    ("prompts[0]", "half \ud83d", "a text in characters that the model's tokenizer knows"),
-    ("prompts[0]", "a\x04b", "a text in characters that the model's tokenizer knows"),
-    ("prompts[0]", LONG, "a prompt of less than 8192 tokens"),
-]
-
-
-@pytest.fixture
-def untouchable(monkeypatch):
-    import onnxruntime_genai as og
-
-    def touched(*_):
-        raise AssertionError("the model was touched")
-
-    monkeypatch.setattr(og, "Generator", touched)
-    monkeypatch.setattr(og, "GeneratorParams", touched)
-
-
-@pytest.mark.parametrize(("field", "prompt", "allowed"), REFUSED, ids=range(len(REFUSED)))
-def test_a_bad_prompt_never_reaches_the_model(engine, untouchable, field, prompt, allowed):
-    with pytest.raises(InvalidRequest) as refused:
-        engine.generate([prompt])
-    assert refused.value.field == field
-    assert refused.value.value is prompt
-    assert allowed in str(refused.value)
-    with pytest.raises(InvalidRequest) as refused:
-        engine.stream(prompt)  # here, not at the first piece
-    assert refused.value.field == "prompt"
-    with pytest.raises(InvalidRequest) as refused:
-        engine.generate([SPAIN, prompt, SPAIN])
-    assert refused.value.field == "prompts[1]"
-
-
-@pytest.mark.parametrize("prompts", [None, 3, "text", b"text", {"prompt": "text"}])
-def test_prompts_are_a_list(engine, untouchable, prompts):
-    with pytest.raises(InvalidRequest, match=r"^prompts=.* is not allowed: give a list of prompts"):
-        engine.generate(prompts)
-
-
-def test_options_are_options(engine, untouchable):
-    with pytest.raises(InvalidRequest, match=r"^options="):
-        engine.generate([SPAIN], {"max_tokens": 3})
-
-
-def test_a_good_request_does_reach_the_model(engine, untouchable):
-    with pytest.raises(AssertionError, match="touched"):
-        engine.generate([SPAIN])
-
-
 def linked(source: Path, to: Path, **genai_config: dict) -> Path:
     """A copy of a model folder, by links, with other entries in its `genai_config.json`."""
     for path in source.iterdir():
@@ -248,27 +168,9 @@ def linked(source: Path, to: Path, **genai_config: dict) -> Path:
     for section, entries in genai_config.items():
         config[section] |= entries
     (to / "genai_config.json").unlink()
-    (to / "manifest.json").unlink()  # the change is meant
+    (to / "manifest.json").unlink()  # which forbids the change
     (to / "genai_config.json").write_text(json.dumps(config))
     return to
-
-
-def test_prompt_and_answer_fill_the_context_and_no_more(tiny_onnx, tmp_path):
-    engine = Engine(linked(tiny_onnx, tmp_path, model={"context_length": 40}))
-    assert engine.context_length == 40
-    for length, room in ((39, 1), (30, 10)):
-        (answer,) = engine.generate([[20] * length], Options(max_tokens=room))
-        assert answer.prompt_tokens + answer.completion_tokens <= 40
-        with pytest.raises(InvalidRequest) as refused:
-            engine.generate([[20] * length], Options(max_tokens=room + 1))
-        assert (refused.value.field, refused.value.value) == ("max_tokens", room + 1)
-        assert f"at most {room}: the prompt takes {length} of the model's 40 tokens" in str(refused.value)
-    for length in (40, 41):
-        with pytest.raises(InvalidRequest, match=f"less than 40 tokens \\(this one has {length}\\)"):
-            engine.generate([[20] * length], Options(max_tokens=1))
-    # In a batch the short prompt keeps its own room, whatever the long one takes.
-    long, short = engine.generate([[20] * 30, [21]], Options(max_tokens=10, stop="never"))
-    assert (long.prompt_tokens, short.prompt_tokens) == (30, 1)
 
 
 # Memory
@@ -277,31 +179,32 @@ MEASURE = """
 import sys
 import psutil
 from phi3kit.generation import Engine, Options
-engine, megabytes = Engine(sys.argv[1]), lambda: psutil.Process().memory_info().rss / 1e6
+engine, megabytes = Engine.open(sys.argv[1]), lambda: psutil.Process().memory_info().rss / 1e6
 engine.generate(["Hello"], Options(max_tokens=4))
-before, found = megabytes(), {}
+before, taken = megabytes(), {}
 def measure(name, max_tokens, end):
     stream = engine.stream("Hello", Options(max_tokens=max_tokens))
-    found[name] = [megabytes() - before]
+    taken[name] = [megabytes() - before]
     next(stream)
-    found[name].append(megabytes() - before)
+    taken[name].append(megabytes() - before)
     end(stream)
-    found[name].append(megabytes() - before)
+    taken[name].append(megabytes() - before)
 measure("small", 16, lambda stream: stream.close())
 measure("close", 8000, lambda stream: stream.close())
 measure("with", 8000, lambda stream: stream.__exit__())
-kept = []
+drained = []
 def drain(stream):
-    kept.append(stream)
+    drained.append(stream)
     for _ in stream: pass
 engine.stream("Hello")
 measure("drained", 2000, drain)
-import json; print(json.dumps(found))
+import json; print(json.dumps(taken))
 """
 
 
-def test_memory_is_taken_for_prompt_and_max_tokens_and_given_back_at_once(tiny_onnx):
-    # 30 layers x keys and values x 3 heads x 64 x 4 bytes: 46 kB for each token, 377 MB for the whole context window.
+@pytest.fixture(scope="module")
+def taken(tiny_onnx) -> dict[str, list[float]]:
+    """Megabytes that streams take: before their first piece, after it, and after their end."""
     # A fixed threshold: otherwise glibc now and then keeps freed blocks for the next request instead of the system.
     done = subprocess.run(
         [sys.executable, "-c", MEASURE, str(tiny_onnx)],
@@ -312,89 +215,35 @@ def test_memory_is_taken_for_prompt_and_max_tokens_and_given_back_at_once(tiny_o
         timeout=300,
     )
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
-    print(found)
-    for made, _, left in found.values():
-        assert made < 30, "nothing is taken before the first piece is asked for"
-        assert left < 30, "all is given back, though the stream itself is still there"
-    assert found["small"][1] < 30
-    assert found["close"][1] > 250
-    assert found["with"][1] > 250
-    assert 60 < found["drained"][1] < 150
+    return json.loads(done.stdout)
 
 
-def test_a_closed_stream_is_over(engine):
-    with engine.stream(SPAIN) as stream:
-        assert next(stream) == "The"
-    assert list(stream) == []
-    assert stream.completion is None
-    stream.close()
+# 30 layers x keys and values x 3 heads x 64 x 4 bytes: 46 kB for each token, 377 MB for the whole context window.
+@pytest.mark.parametrize(
+    ("stream", "least", "most"), [("small", 0, 30), ("close", 250, 600), ("with", 250, 600), ("drained", 60, 150)]
+)
+def test_memory_is_taken_for_prompt_and_max_tokens(taken, stream, least, most):
+    assert least <= taken[stream][1] < most
 
 
-def test_a_stream_never_begun_can_be_closed(engine, untouchable):
-    with engine.stream(SPAIN) as stream:
-        pass
-    assert list(stream) == []
+def test_no_memory_is_taken_before_the_first_piece(taken):
+    assert max(before for before, _, _ in taken.values()) < 30
+
+
+def test_memory_is_given_back_at_once(taken):
+    assert max(after for _, _, after in taken.values()) < 30
 
 
 # Prefill
 
 
-class Recorder:
-    """`og.Generator`, and a note of how many tokens each `append_tokens` was given."""
-
-    sizes: list[object]
-
-    def __init__(self, *args: object) -> None:
-        self._generator = Recorder.real(*args)
-
-    def append_tokens(self, tokens: list) -> None:
-        Recorder.sizes.append([len(row) for row in tokens] if isinstance(tokens[0], list) else len(tokens))
-        self._generator.append_tokens(tokens)
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self._generator, name)
-
-
-@pytest.fixture
-def sizes(monkeypatch) -> list[object]:
-    import onnxruntime_genai as og
-
-    Recorder.real, Recorder.sizes = og.Generator, []
-    monkeypatch.setattr(og, "Generator", Recorder)
-    return Recorder.sizes
-
-
-def test_a_prompt_is_read_in_slices_and_answered_as_if_read_whole(engine, template, sizes, monkeypatch):
+def test_slices_give_the_answer_of_a_whole_prompt(engine, template, monkeypatch):
     content = "Here is a list of cities: " + ", ".join(f"city number {i}" for i in range(30)) + ". How many are there?"
     prompt = template.encode([{"role": "user", "content": content}])
-    options = Options(max_tokens=16)
-    sliced = list(engine.stream(prompt, options))
-    full, rest = divmod(len(prompt), 32)
-    assert full > 3
-    assert sizes == [32] * full + [rest] * (rest > 0)
-    sizes.clear()
+    assert len(prompt) > 3 * engine_module.PREFILL_SLICE
+    sliced = list(engine.stream(prompt, Options(max_tokens=16)))
     monkeypatch.setattr(engine_module, "PREFILL_SLICE", 10**6)
-    assert list(engine.stream(prompt, options)) == sliced
-    assert sizes == [len(prompt)]
-
-
-def test_a_batch_is_padded_on_the_right_and_read_whole(engine, prompts, sizes):
-    engine.generate(prompts, Options(max_tokens=1))
-    first, second = prompts[:8], prompts[8:]
-    assert sizes == [[max(map(len, first))] * 8, [max(map(len, second))] * len(second)]
-
-
-def test_long_prompts_are_read_in_slices_and_not_in_a_batch(engine, sizes):
-    long = [500 + i for i in range(300)]
-    engine.generate([long, long[:100]], Options(max_tokens=1))
-    assert [size for size in sizes if isinstance(size, list)] == []
-    assert max(sizes) == engine_module.PREFILL_SLICE
-
-
-def test_a_batch_holds_no_more_tokens_than_other_threads_can_wait_for(engine, sizes):
-    engine.generate([[500 + i for i in range(100)]] * 7, Options(max_tokens=1))
-    assert sizes == [[100] * 5, [100] * 2]  # five of them are below 512 tokens, six are not
+    assert list(engine.stream(prompt, Options(max_tokens=16))) == sliced
 
 
 # UTF-8
@@ -407,7 +256,7 @@ def test_no_piece_cuts_a_character(engine, tiny_onnx, text):
     ids = Tokenizer.from_file(str(tiny_onnx / "tokenizer.json")).encode(text, add_special_tokens=False).ids
     assert len(ids) > len(text.split())
     for max_tokens in range(1, len(ids) + 1):
-        row = Row(engine._tokenizer, engine._end_ids, 1, Options(max_tokens=max_tokens))
+        row = Row(engine.model.tokenizer(), frozenset(), 1, Options(max_tokens=max_tokens))
         pieces = [row.push(i) for i in ids[:max_tokens]]
         assert row.finish_reason == "length"
         assert not any("\ufffd" in piece for piece in pieces)
@@ -421,92 +270,112 @@ def test_real_answers_hold_no_half_characters(engine, template):
         stream = engine.stream(prompt, Options(max_tokens=24, temperature=0.7, seed=seed))
         for piece in stream:
             piece.encode()  # no half of a pair either
-        assert stream.completion.token_ids
+        assert stream.answer.token_ids
 
 
 # Sampling
 
 
-def test_a_seed_fixes_the_answer_whatever_its_neighbours(engine, prompts):
+@pytest.fixture(scope="module")
+def joke(template) -> list[int]:
+    return template.encode([{"role": "user", "content": "Tell me a joke about atom"}])
+
+
+def test_a_seed_fixes_the_answer_among_any_neighbours(engine, prompts, joke):
     options = Options(max_tokens=16, temperature=1.2, seed=11)
-    joke = prompts[2]
     (alone,) = engine.generate([joke], options)
-    among = engine.generate([prompts[7], joke, prompts[0], joke], options)
-    assert told(among[1]) == told(among[3]) == told(alone)
-    assert told(engine.generate([prompts[1], joke], options)[1]) == told(alone)
-    stream = engine.stream(joke, options)
-    assert "".join(stream) == alone.text
-    others = {engine.generate([joke], options.model_copy(update={"seed": seed}))[0].text for seed in range(4)}
-    assert len(others) > 2
+    for neighbours in ([prompts[7], joke, prompts[0], joke], [prompts[1], joke]):
+        assert contents(engine.generate(neighbours, options)[1]) == contents(alone)
+    assert "".join(engine.stream(joke, options)) == alone.text
 
 
-def test_without_a_seed_sampling_differs(engine, prompts):
+def test_another_seed_gives_another_answer(engine, joke):
+    options = [Options(max_tokens=16, temperature=1.2, seed=seed) for seed in range(4)]
+    assert len({engine.generate([joke], one)[0].text for one in options}) > 2
+
+
+def test_without_a_seed_samples_differ(engine, joke):
     options = Options(max_tokens=16, temperature=1.5)
-    assert len({answer.text for answer in engine.generate([prompts[2]] * 4, options)}) > 1
+    assert len({answer.text for answer in engine.generate([joke] * 4, options)}) > 1
 
 
-def test_greedy_unless_a_temperature_is_given(engine, prompts):
-    none, zero, seeded = (
-        engine.generate(prompts[:4], options)
-        for options in (
-            Options(max_tokens=12),
-            Options(max_tokens=12, temperature=0, top_p=0.5, top_k=3),
-            Options(max_tokens=12, seed=4),
-        )
+@pytest.mark.parametrize("values", [{"temperature": 0, "top_p": 0.5, "top_k": 3}, {"seed": 4}], ids=str)
+def test_greedy_unless_a_temperature_is_given(engine, prompts, values):
+    greedy, other = (engine.generate(prompts[:4], Options(max_tokens=12, **options)) for options in ({}, values))
+    assert list(map(contents, other)) == list(map(contents, greedy))
+
+
+@pytest.mark.parametrize("narrow", [{"top_k": 1}, {"top_p": 1e-6}], ids=str)
+def test_top_k_and_top_p_narrow_sampling(engine, prompts, narrow):
+    greedy, sampled = (
+        engine.generate([prompts[0]], Options(max_tokens=8, **values))[0].token_ids
+        for values in ({}, {"temperature": 2.0, "seed": 1, **narrow})
     )
-    assert list(map(told, none)) == list(map(told, zero)) == list(map(told, seeded))
+    assert sampled == greedy
 
 
-@pytest.mark.parametrize("narrow", [{"top_k": 1}, {"top_p": 1e-6}])
-def test_top_k_and_top_p_narrow_sampling_down_to_greedy(engine, prompts, narrow):
-    greedy, sampled, wide = (
-        engine.generate(prompts[:3], Options(max_tokens=8, **values))
-        for values in ({}, {"temperature": 2.0, "seed": 1, **narrow}, {"temperature": 2.0, "seed": 1, "top_k": 10**12})
-    )
-    assert [answer.token_ids for answer in sampled] == [answer.token_ids for answer in greedy]
-    assert [answer.token_ids for answer in wide] != [answer.token_ids for answer in greedy]
+def test_a_huge_top_k_cuts_nothing(engine, joke):
+    (wild,) = engine.generate([joke], Options(max_tokens=8, temperature=2.0, seed=1, top_k=10**12))
+    assert wild.token_ids != engine.generate([joke], Options(max_tokens=8))[0].token_ids
 
 
-def test_the_repetition_penalty_comes_from_the_model_unless_given(engine, tiny_onnx, prompts, tmp_path):
-    own = json.loads((tiny_onnx / "genai_config.json").read_text())["search"]["repetition_penalty"]
-    options, stern = Options(max_tokens=12), Options(max_tokens=12, repetition_penalty=1.9)
-    usual = engine.generate(prompts[:4], options)
-    explicit = engine.generate(prompts[:4], Options(max_tokens=12, repetition_penalty=own))
-    assert list(map(told, usual)) == list(map(told, explicit))
-    other = Engine(linked(tiny_onnx, tmp_path, search={"repetition_penalty": 1.9}))
-    changed = other.generate(prompts[:4], options)
-    assert list(map(told, changed)) == list(map(told, engine.generate(prompts[:4], stern)))
-    assert list(map(told, changed)) != list(map(told, usual))
+@pytest.fixture(scope="module")
+def stern(tiny_onnx, tmp_path_factory) -> Engine:
+    """`tiny` with a high repetition penalty among its own defaults."""
+    folder = tmp_path_factory.mktemp("stern")
+    return Engine.open(linked(tiny_onnx, folder, search={"repetition_penalty": 1.9}))
+
+
+def test_the_models_own_repetition_penalty_holds(engine, stern, joke):
+    options = Options(max_tokens=16)
+    assert contents(stern.generate([joke], options)[0]) != contents(engine.generate([joke], options)[0])
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_a_given_repetition_penalty_wins(engine, stern, tiny_onnx, joke, own):
+    config = json.loads((tiny_onnx / "genai_config.json").read_text())
+    penalty = config["search"]["repetition_penalty"] if own else 1.9
+    given, default = (stern, engine) if own else (engine, stern)
+    (answer,) = given.generate([joke], Options(max_tokens=16, repetition_penalty=penalty))
+    assert contents(answer) == contents(default.generate([joke], Options(max_tokens=16))[0])
 
 
 # Opening a folder
 
 
-def test_threads(tiny_onnx, monkeypatch):
-    import psutil
-
-    assert machine.physical_cores() >= 1
+def threads_of(folder: Path, threads: int | None = None) -> tuple[int, int]:
+    """The threads that an engine says it has, and those that opening it started."""
     before = psutil.Process().num_threads()
-    single = Engine(tiny_onnx, threads=1)
-    assert single.threads == 1
-    between = psutil.Process().num_threads()
-    monkeypatch.setenv("PHI3KIT_THREADS", "4")
-    four = Engine(tiny_onnx)
-    assert four.threads == 4
+    engine = Engine.open(folder, threads)
+    return engine.model.threads, psutil.Process().num_threads() - before
+
+
+@pytest.mark.parametrize(("variable", "argument", "expected"), [("", 1, 1), ("4", None, 4), ("4", 1, 1)])
+def test_the_number_of_threads(tiny_onnx, monkeypatch, variable, argument, expected):
+    monkeypatch.setenv("PHI3KIT_THREADS", variable)
     # onnxruntime counts the calling thread among those that compute.
-    assert (between - before, psutil.Process().num_threads() - between) == (0, 3)
-    assert Engine(tiny_onnx, threads=1).threads == 1, "an argument wins"
+    assert threads_of(tiny_onnx, argument) == (expected, expected - 1)
+
+
+def test_every_physical_core_computes_by_default(tiny_onnx, monkeypatch):
+    monkeypatch.delenv("PHI3KIT_THREADS", raising=False)
+    assert Engine.open(tiny_onnx).model.threads == machine.physical_cores()
+
+
+def test_a_wrong_setting_is_the_operators_mistake(tiny_onnx, monkeypatch):
     monkeypatch.setenv("PHI3KIT_THREADS", "two")
-    with pytest.raises(InvalidRequest, match="PHI3KIT_THREADS='two' is not allowed: give a whole number"):
-        Engine(tiny_onnx)
-    monkeypatch.delenv("PHI3KIT_THREADS")
-    assert Engine(tiny_onnx).threads == machine.physical_cores()
+    with pytest.raises(InvalidSetting, match="PHI3KIT_THREADS='two'") as error:
+        Engine.open(tiny_onnx)
+    assert not isinstance(error.value, InvalidRequest)
 
 
-def test_a_folder_that_is_no_model(tiny_onnx, tmp_path):
-    with pytest.raises(WeightsError, match=r"has no genai_config\.json: give an onnxruntime-genai model folder"):
-        Engine(tmp_path)
+def test_a_folder_without_a_model_is_refused(tmp_path):
+    with pytest.raises(WeightsError, match=r"has no genai_config\.json"):
+        Engine.open(tmp_path)
+
+
+def test_a_model_that_og_cannot_open_is_refused(tiny_onnx, tmp_path):
     linked(tiny_onnx, tmp_path)
     (tmp_path / "model.onnx").unlink()
     with pytest.raises(WeightsError, match=r"cannot open .* Fetch or export it again"):
-        Engine(tmp_path)
+        Engine.open(tmp_path)

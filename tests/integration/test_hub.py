@@ -1,4 +1,4 @@
-"""`weights` and a hub on this machine, on a good day: what is fetched, what is not, what is checked and kept."""
+"""`weights` and a hub on this machine, without faults: what is fetched, what is not, what is checked and stored."""
 
 import os
 import shlex
@@ -6,44 +6,62 @@ import sys
 from pathlib import Path
 
 import pytest
-from hub_client import ASK, ONNX, ONNX_WANTED, PHI_3, SHARD, WANTED, files, flipped, repository
+from hub_client import OBTAIN, ONNX, ONNX_WANTED, PHI_3, SHARD, WANTED, files, flipped, repository
 from hub_server import SIGNATURE
 
+CHECKPOINT_REPO, ONNX_REPO = PHI_3.checkpoint.repo, PHI_3.onnx.repo
 
-def test_a_checkpoint_is_fetched_whole_at_its_commit_and_nothing_else_is(hub, client):
+
+def test_a_checkpoint_is_fetched_without_other_files(hub, client):
+    assert files(client.path("checkpoint")) == hub.fetched(CHECKPOINT_REPO) == WANTED
+
+
+def test_a_checkpoint_is_fetched_at_its_commit(client):
+    assert client.path("checkpoint").name == PHI_3.checkpoint.revision
+
+
+def test_the_fetched_files_are_the_hubs(hub, client):
     folder = client.path("checkpoint")
-    assert files(folder) == hub.fetched(PHI_3.checkpoint) == WANTED
-    assert folder.name == PHI_3.revision
-    for name in WANTED:
-        assert (folder / name).read_bytes() == (hub.root / PHI_3.checkpoint / name).read_bytes()
-    assert all(PHI_3.checkpoint in path for _, path in hub.requests)
-    assert client.said.count("\n") == 1, "one line, and no bars where there is no terminal"
-    assert "0.1 MB" in client.said, "what is really fetched, not what the catalog says"
-    assert "Ctrl-C is safe" in client.said
+    assert [name for name in WANTED if (folder / name).read_bytes() != served(hub, name)] == []
 
 
-def test_a_file_that_can_be_had_over_xet_comes_over_plain_http(hub, client):
+def served(hub, name: str) -> bytes:
+    return (hub.root / CHECKPOINT_REPO / name).read_bytes()
+
+
+def test_no_other_repository_is_asked_for(hub, client):
+    client.path("checkpoint")
+    assert [path for _, path in hub.requests if CHECKPOINT_REPO not in path] == []
+
+
+def test_a_download_is_announced_in_one_line_without_bars(client):
+    client.path("checkpoint")
+    (line,) = client.stderr.splitlines()
+    assert ("0.1 MB" in line, "Ctrl-C is safe" in line) == (True, True)  # the size of the files, not the catalog's
+
+
+def test_a_file_that_is_offered_over_xet_comes_over_http(hub, client):
     hub.xet = True
-    assert files(client.path("checkpoint")) == hub.fetched(PHI_3.checkpoint) == WANTED
+    assert files(client.path("checkpoint")) == hub.fetched(CHECKPOINT_REPO) == WANTED
     assert not any("xet" in path for _, path in hub.requests)
 
 
-def test_an_onnx_model_is_its_nested_folder_alone(hub, client):
+def test_an_onnx_model_is_its_subfolder_alone(hub, client):
     folder = client.path("onnx")
-    assert folder.parts[-2:] == ONNX.parts
-    assert files(folder) == ONNX_WANTED
-    assert hub.fetched(PHI_3.onnx_repo) == {f"{ONNX}/{name}" for name in ONNX_WANTED}
-    assert not hub.fetched(PHI_3.checkpoint)
+    assert (folder.parts[-2:], files(folder)) == (ONNX.parts, ONNX_WANTED)
+    assert hub.fetched(ONNX_REPO) == {f"{ONNX}/{name}" for name in ONNX_WANTED}
 
 
 @pytest.mark.parametrize("form", ["checkpoint", "onnx"])
-def test_a_second_call_asks_nobody_and_says_nothing(hub, client, form):
+def test_a_second_call_sends_no_request(hub, client, form):
     folder = client.path(form)
     hub.requests.clear()
-    assert client.path(form) == folder
-    assert client.said == ""
-    assert client.path(form, HF_HUB_OFFLINE="1") == folder
-    assert hub.requests == []
+    assert (client.path(form), client.stderr, hub.requests) == (folder, "", [])
+
+
+@pytest.mark.parametrize("form", ["checkpoint", "onnx"])
+def test_fetched_files_are_returned_offline(client, form):
+    assert client.path(form) == client.path(form, HF_HUB_OFFLINE="1")
 
 
 def test_a_lost_file_is_the_only_one_fetched_again(hub, client):
@@ -53,118 +71,153 @@ def test_a_lost_file_is_the_only_one_fetched_again(hub, client):
         path.unlink()
     hub.requests.clear()
     assert client.path("checkpoint") == folder
-    assert hub.fetched(PHI_3.checkpoint) == {SHARD}
+    assert hub.fetched(CHECKPOINT_REPO) == {SHARD}
 
 
-def test_a_branch_is_asked_for_its_commit_each_time_and_answers_offline(hub, client):
-    name = f"{PHI_3.checkpoint}@main"
+def test_a_lost_snapshot_is_fetched_again(hub, client):
+    folder = client.path("checkpoint")
+    folder.rename(folder.with_name("elsewhere"))
+    assert files(client.path("checkpoint")) == WANTED
+
+
+def test_a_branch_needs_one_request_for_its_commit(hub, client):
+    name = f"{CHECKPOINT_REPO}@main"
     folder = client.path("checkpoint", name)
     hub.requests.clear()
     assert client.path("checkpoint", name) == folder
-    assert [path for _, path in hub.requests] == [f"/api/models/{PHI_3.checkpoint}/revision/main"]
-    hub.broken = 503
-    assert client.path("checkpoint", name, HF_HUB_OFFLINE="1") == folder
+    assert [path for _, path in hub.requests] == [f"/api/models/{CHECKPOINT_REPO}/revision/main"]
 
 
-@pytest.mark.parametrize(("form", "repo"), [("checkpoint", PHI_3.checkpoint), ("onnx", PHI_3.onnx_repo)])
-def test_offline_with_nothing_cached_names_the_command_and_the_command_helps(hub, client, form, repo):
+def test_a_branch_is_known_offline(client):
+    name = f"{CHECKPOINT_REPO}@main"
+    assert client.path("checkpoint", name) == client.path("checkpoint", name, HF_HUB_OFFLINE="1")
+
+
+OFFLINE = pytest.mark.parametrize(("form", "repo"), [("checkpoint", CHECKPOINT_REPO), ("onnx", ONNX_REPO)])
+
+
+@OFFLINE
+def test_offline_with_an_empty_cache_the_command_is_named(hub, client, form, repo):
     message = client.error(form, HF_HUB_OFFLINE="1")
     assert f"{repo} is not complete" in message
     assert "HF_HUB_OFFLINE=1" in message
     assert hub.requests == []
-    command = shlex.split(message.strip().splitlines()[-1])
+
+
+@OFFLINE
+def test_the_command_fetches_what_offline_lacks(client, form, repo):
+    command = shlex.split(client.error(form, HF_HUB_OFFLINE="1").strip().splitlines()[-1])
     assert command[:2] == ["hf", "download"]
-    done = client.run(str(Path(sys.executable).with_name("hf")), *command[1:])
-    assert done.returncode == 0, done.stderr
+    result = client.run(str(Path(sys.executable).with_name("hf")), *command[1:])
+    assert result.returncode == 0, result.stderr
     folder = client.path(form, HF_HUB_OFFLINE="1")
     assert files(folder) == (WANTED if form == "checkpoint" else ONNX_WANTED)
     assert not any(path.is_symlink() for path in folder.iterdir()), "MLflow stores no link out of a folder"
 
 
-def test_offline_with_a_part_cached_is_no_whole_model(client):
+def test_offline_a_partial_checkpoint_is_refused(client):
     (client.path("checkpoint") / SHARD).unlink()
     message = client.error("checkpoint", HF_HUB_OFFLINE="1")
-    assert "is not complete" in message
-    assert "hf download" in message
+    assert ("is not complete" in message, "hf download" in message) == (True, True)
 
 
-@pytest.mark.parametrize("name", [SHARD, "tokenizer.json"])
-def test_a_file_with_the_wrong_hash_is_found_refused_and_fetched_anew(hub, client, name):
-    served = hub.root / PHI_3.checkpoint / name
-    hub.spoiled[f"{PHI_3.checkpoint}/{name}"] = flipped(served.read_bytes())
+@pytest.fixture(params=[SHARD, "tokenizer.json"])
+def spoiled(request, hub, client) -> str:
+    """A file that came with another hash than the hub's, once."""
+    name = request.param
+    hub.spoiled[f"{CHECKPOINT_REPO}/{name}"] = flipped(served(hub, name))
     message = client.error("checkpoint")
-    assert name in message
-    assert "hash" in message
-    assert "is not complete" in client.error("checkpoint", HF_HUB_OFFLINE="1")
+    assert (name in message, "hash" in message) == (True, True)
     hub.spoiled.clear()
     hub.requests.clear()
-    assert (client.path("checkpoint") / name).read_bytes() == served.read_bytes()
-    assert hub.fetched(PHI_3.checkpoint) == {name}
+    return name
 
 
-@pytest.mark.parametrize(("form", "name"), [("checkpoint", "config.json"), ("onnx", "model.onnx.data")])
-def test_a_byte_that_flipped_in_the_cache_is_found_and_repaired_or_refused(hub, client, form, name):
-    """Size and modification time tell nothing of it."""
+def test_a_file_with_a_wrong_hash_is_not_used(client, spoiled):
+    assert "is not complete" in client.error("checkpoint", HF_HUB_OFFLINE="1")
+
+
+def test_a_file_with_a_wrong_hash_is_fetched_again(hub, client, spoiled):
+    assert (client.path("checkpoint") / spoiled).read_bytes() == served(hub, spoiled)
+    assert hub.fetched(CHECKPOINT_REPO) == {spoiled}
+
+
+@pytest.fixture(params=[("checkpoint", "config.json"), ("onnx", "model.onnx.data")])
+def damaged(request, client) -> tuple[str, Path, bytes]:
+    """A form, one of its cached files in which a byte flipped, and its content before. Size and time are the same."""
+    form, name = request.param
     path = client.path(form) / name
-    good, stat = path.read_bytes(), path.stat()
-    path.write_bytes(flipped(good))
+    content, stat = path.read_bytes(), path.stat()
+    path.write_bytes(flipped(content))
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    message = client.error(form, HF_HUB_OFFLINE="1")
-    assert f"{name} has changed" in message
-    assert "HF_HUB_OFFLINE" in message
-    assert f"{name} has changed" in client.error(form, HF_ENDPOINT="http://127.0.0.1:1")
+    return form, path, content
+
+
+@pytest.mark.parametrize("env", [{"HF_HUB_OFFLINE": "1"}, {"HF_ENDPOINT": "http://127.0.0.1:1"}], ids=["off", "gone"])
+def test_without_a_hub_a_damaged_file_is_refused(client, damaged, env):
+    form, path, _ = damaged
+    assert f"{path.name} has changed" in client.error(form, **env)
+
+
+def test_a_damaged_file_is_the_only_one_fetched_again(hub, client, damaged):
+    form, path, content = damaged
     hub.requests.clear()
-    assert (client.path(form) / name).read_bytes() == good
-    assert f"{name} has changed" in client.said
-    assert {Path(each).name for each in hub.fetched(PHI_3.checkpoint) | hub.fetched(PHI_3.onnx_repo)} == {name}
-    assert client.path(form, HF_HUB_OFFLINE="1") == path.parent
+    client.path(form)
+    assert path.read_bytes() == content
+    assert {Path(name).name for name in hub.fetched(CHECKPOINT_REPO) | hub.fetched(ONNX_REPO)} == {path.name}
 
 
-def test_a_damaged_file_that_cannot_be_deleted_names_the_folder(client):
+def test_a_damaged_file_is_named_before_it_is_fetched(client, damaged):
+    form, path, _ = damaged
+    client.path(form)
+    assert f"{path.name} has changed" in client.stderr
+
+
+def test_a_damaged_file_that_cannot_be_removed_names_the_folder(client):
     path = client.path("checkpoint") / SHARD
     path.write_bytes(flipped(path.read_bytes()))
     read_only = "import pathlib\ndef unlink(path, **_): raise PermissionError(13, 'Permission denied', str(path))\n"
-    done = client.run(sys.executable, "-c", f"{read_only}pathlib.Path.unlink = unlink\n{ASK}", "checkpoint", PHI_3.name)
-    assert done.returncode == 1
-    assert "Traceback" not in done.stderr
-    assert "HF_HOME" in done.stderr
+    code = f"{read_only}pathlib.Path.unlink = unlink\n{OBTAIN}"
+    result = client.execute(code, "checkpoint", PHI_3.name)
+    assert (result.returncode, "HF_HOME" in result.stderr, "Traceback" in result.stderr) == (1, True, False)
 
 
 def test_a_damaged_file_that_the_hub_does_not_repair_is_refused(hub, client):
     path = client.path("checkpoint") / SHARD
-    hub.spoiled[f"{PHI_3.checkpoint}/{SHARD}"] = flipped(path.read_bytes())
+    hub.spoiled[f"{CHECKPOINT_REPO}/{SHARD}"] = flipped(path.read_bytes())
     path.write_bytes(flipped(path.read_bytes()))
     assert f"{SHARD} did not have the hash" in client.error("checkpoint")
 
 
-def test_files_in_the_cache_are_used_when_the_hub_is_gone_though_never_checked(client):
+def test_unchecked_files_are_used_when_the_hub_is_gone(client):
     folder = client.path("checkpoint")
     for receipt in Path(client.env["PHI3KIT_CACHE"], "hub").iterdir():
         receipt.unlink()
-    client.env["HF_ENDPOINT"] = "http://127.0.0.1:1"
-    assert client.path("checkpoint") == folder
-    assert "checked another time" in client.said
+    assert client.path("checkpoint", HF_ENDPOINT="http://127.0.0.1:1") == folder
+    assert "checked another time" in client.stderr
 
 
-def test_where_a_file_can_have_but_one_name_it_is_moved(client):
+def test_without_hard_links_a_file_is_moved(client):
     no_links = "import os\ndef link(*_): raise OSError('not supported')\nos.link = link\n"
-    done = client.run(sys.executable, "-c", no_links + ASK, "onnx", PHI_3.name)
-    assert done.returncode == 0, done.stderr
-    assert files(Path(done.stdout.strip())) == ONNX_WANTED
-    assert not any(client.cache.glob("*/blobs/*")), "it takes the disk of one"
+    result = client.execute(no_links + OBTAIN, "onnx", PHI_3.name)
+    assert files(Path(result.stdout.strip())) == ONNX_WANTED, result.stderr
+    assert not any(client.cache.glob("*/blobs/*")), "the files take their disk once"
 
 
-def test_a_repository_without_safetensors_says_what_is_missing(hub, client):
+def test_a_repository_without_safetensors_is_refused(hub, client):
     repository(hub.root / "someone" / "pickles", {"config.json", "tokenizer.json", "pytorch_model.bin"})
     assert "lacks model.safetensors" in client.error("checkpoint", "someone/pickles")
     assert hub.fetched("someone/pickles") == {"config.json", "tokenizer.json"}
 
 
 def test_no_signature_of_a_download_address_is_shown(hub, client):
-    hub.spoiled[f"{PHI_3.checkpoint}/{SHARD}"] = b"short"
+    hub.spoiled[f"{CHECKPOINT_REPO}/{SHARD}"] = b"short"
     message = client.error("checkpoint")
-    assert "should be of size" in message
-    assert "Try again" in message
-    assert SIGNATURE not in message
+    assert ("should be of size" in message, "Try again" in message, SIGNATURE in message) == (True, True, False)
+
+
+def test_a_file_that_was_too_short_is_fetched_from_its_start(hub, client):
+    hub.spoiled[f"{CHECKPOINT_REPO}/{SHARD}"] = b"short"
+    client.error("checkpoint")
     hub.spoiled.clear()
-    assert (client.path("checkpoint") / SHARD).stat().st_size > 20_000, "what was too short is no beginning"
+    assert (client.path("checkpoint") / SHARD).read_bytes() == served(hub, SHARD)

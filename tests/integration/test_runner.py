@@ -6,72 +6,184 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import nbformat
 import psutil
 import pytest
+from nbformat.v4 import new_code_cell, new_notebook
 
-from phi3kit.errors import InvalidRequest, NotebookFailed, WeightsError
-from phi3kit.workbook import kernel, results
-from phi3kit.workbook.parameters import checked, defaults
-from phi3kit.workbook.refresh import tidied
-from phi3kit.workbook.runner import run
+from phi3kit.errors import NotebookFailed
+from phi3kit.workbook.running.refresh import tidy
+from phi3kit.workbook.running.runner import Outcome, run
 
-PARAMETERS = """\
-question = "Why?"  # what to ask
-max_tokens = 64  # how much
-temperature = 0.0  # how wild
-should_cleanup = False  # remove what was made
-experiment: str | None = None  # where
-seeds = [1, 2]  # a list"""
+QUESTION = 'a "b" = c\'s {d}'
+GREEN = """\
+import os, sys
+from pathlib import Path
+from phi3kit.workbook.running.paths import ROOT
+from phi3kit.workbook.running.results import record
+record(parameters=[question, max_tokens, model], python=sys.executable, folder=os.getcwd())
+record(environment=[os.environ.get(name) for name in ("JPY_SESSION_NAME", "TQDM_DISABLE", "MLFLOW_TRACKING_URI")])
+print(f"{ROOT}/runs", os.environ["PHI3KIT_CACHE"] + "/tiny", f"{Path.home()}/x")
+record(hidden="un" "seen")"""
 
 
 def write(path: Path, *sources: str, parameters: str = "") -> Path:
-    cells = [nbformat.v4.new_code_cell(source) for source in sources]
+    cells = [new_code_cell(source) for source in sources]
     if parameters:
-        cells.insert(0, nbformat.v4.new_code_cell(parameters, metadata={"tags": ["parameters"]}))
-    nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
+        cells.insert(0, new_code_cell(parameters, metadata={"tags": ["parameters"]}))
+    nbformat.write(new_notebook(cells=cells), path)
     return path
 
 
-def record(expression: str) -> str:
-    return f"from phi3kit.workbook.results import record\nrecord(value={expression})"
+def html(outcome: Outcome) -> str:
+    return outcome.html.read_text(encoding="utf-8")
 
 
-def test_a_green_notebook_is_kept_with_its_page_and_its_results(tmp_path):
-    notebook = write(
-        tmp_path / "Green {one}.ipynb", "print('seen')", record("[question, max_tokens]"), parameters=PARAMETERS
+# A notebook that ends well, run from a folder that is not its own, by a user with a broken kernelspec
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("green")
+
+
+@pytest.fixture(scope="module")
+def green(folder):
+    kernelspec = folder / "jupyter" / "kernels" / "python3"
+    for path in (kernelspec, folder / "books", folder / "mine"):
+        path.mkdir(parents=True)
+    (kernelspec / "kernel.json").write_text(
+        json.dumps({"argv": ["false"], "display_name": "x", "language": "python"}), encoding="utf-8"
     )
-    before = notebook.read_bytes()
+    parameters = "question = ''\nmax_tokens = 1\nmodel = 'tiny'"
+    notebook = write(folder / "books" / "Green {one}.ipynb", GREEN, parameters=parameters)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JUPYTER_PATH", str(folder / "jupyter"))
+        patch.setenv("JPY_SESSION_NAME", "a person")
+        patch.setenv("MLFLOW_TRACKING_URI", "sqlite:///here.db")
+        patch.setenv("PHI3KIT_CACHE", str(folder / "cache"))
+        patch.chdir(folder)
+        values = {"question": QUESTION, "max_tokens": "7", "model": "mine"}
+        return run(notebook, values, runs=folder / "runs").require()
 
-    outcome = run(notebook, {"question": 'a "b" = c\'s {d}', "max_tokens": "7"}, runs=tmp_path / "runs").require()
 
-    assert (outcome.name, outcome.verdict, outcome.error) == ("Green {one}", "ok", "")
-    assert outcome.results == {"value": ['a "b" = c\'s {d}', 7]}
-    assert outcome.notebook.parent.parent == tmp_path / "runs"
-    assert outcome.notebook.parent.name.endswith("-Green {one}")
-    assert "seen" in outcome.html.read_text(encoding="utf-8")
-    assert "not able to be represented" not in outcome.html.read_text(encoding="utf-8")
-    assert notebook.read_bytes() == before
+def test_a_green_notebook_has_the_verdict_ok(green):
+    assert (green.name, green.verdict, green.error) == ("Green {one}", "ok", "")
 
 
-def test_a_failing_notebook_names_the_cell_and_its_error_and_is_kept(tmp_path):
-    notebook = write(
-        tmp_path / "red.ipynb", record("1"), "a = 1\nb = 2\nc = 3\nraise ValueError('too\\nmuch')", "x = 1"
-    )
+def test_an_executed_notebook_is_kept_under_runs(green, folder):
+    executed = green.notebook
+    assert executed.parent.parent == folder / "runs"
+    assert executed.parent.name.endswith("-Green {one}")
 
-    outcome = run(notebook, runs=tmp_path / "runs")
 
-    assert outcome.verdict == "failed"
-    assert outcome.error.splitlines() == [
+def test_a_run_does_not_change_the_notebook(green, folder):
+    cells = nbformat.read(folder / "books" / "Green {one}.ipynb", as_version=4).cells
+    assert [cell.outputs for cell in cells] == [[], []]
+
+
+def test_parameters_reach_the_notebook(green):
+    assert green.results["parameters"][:2] == [QUESTION, 7]
+
+
+def test_a_folder_as_model_is_relative_to_the_shell(green, folder):
+    assert green.results["parameters"][2] == str(folder / "mine")
+
+
+def test_the_kernel_is_this_python_in_the_notebooks_folder(green, folder):
+    assert (green.results["python"], green.results["folder"]) == (sys.executable, str(folder / "books"))
+
+
+def test_the_kernel_has_a_quiet_environment_and_the_store(green, folder):
+    assert green.results["environment"] == [None, "1", f"sqlite:///{folder.as_posix()}/here.db"]
+
+
+def test_the_page_shows_outputs(green):
+    assert f"{Path.home()}/x" in html(green)
+
+
+def test_recorded_results_are_invisible_on_the_page(green):
+    assert "unseen" not in html(green)
+    assert html(green).count('<div class="jp-RenderedText') == 1  # the output of `print`
+    assert "not able to be represented" not in html(green)
+
+
+@pytest.fixture
+def refreshed(green, monkeypatch, folder):
+    monkeypatch.setenv("PHI3KIT_CACHE", str(folder / "cache"))
+    return tidy(nbformat.read(green.notebook, as_version=4))
+
+
+def test_a_refreshed_notebook_has_no_cell_of_papermills(refreshed):
+    assert [cell.execution_count for cell in refreshed.cells] == [1, 3]
+
+
+def test_a_refreshed_notebook_has_only_its_own_metadata(refreshed):
+    assert [dict(cell.metadata) for cell in refreshed.cells] == [{"tags": ["parameters"]}, {}]
+    assert set(refreshed.metadata) == {"kernelspec", "language_info"}
+    assert "version" not in refreshed.metadata.language_info
+
+
+def test_a_refreshed_notebook_has_no_path_of_this_machine(refreshed):
+    (printed,) = [output.text for output in refreshed.cells[1].outputs if output.output_type == "stream"]
+    assert printed == "./runs ~/.cache/phi3kit/tiny ~/x\n"
+
+
+# A notebook that fails, run under nohup, in the second in which another run of it began
+
+
+@pytest.fixture(scope="module")
+def handlers():
+    """The signal handlers that were installed during `failed`."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def failed(tmp_path_factory, handlers):
+    folder = tmp_path_factory.mktemp("failed")
+    (folder / "runs" / "20240423-120000-red").mkdir(parents=True)
+    record = "from phi3kit.workbook.running.results import record\nrecord(value=1)"
+    notebook = write(folder / "red.ipynb", record, "a = 1\nb = 2\nc = 3\nraise ValueError('too\\nmuch')", "x = 1")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(time, "strftime", lambda _: "20240423-120000")
+        patch.setattr(signal, "getsignal", lambda number: signal.SIG_IGN)
+        patch.setattr(signal, "signal", lambda *arguments: handlers.append(arguments))
+        return run(notebook, runs=folder / "runs")
+
+
+def test_a_failing_notebook_has_the_verdict_failed(failed):
+    assert failed.verdict == "failed"
+
+
+def test_the_error_names_the_cell_its_code_and_its_error(failed):
+    assert failed.error.splitlines() == [
         "Cell [2] failed:", "    a = 1", "    b = 2", "    c = 3", "    ...", "ValueError: too", "much"
     ]  # fmt: skip
-    assert outcome.results == {"value": 1}
-    assert "too" in outcome.html.read_text(encoding="utf-8")
+
+
+def test_a_failing_notebook_has_the_results_of_its_first_cells(failed):
+    assert failed.results == {"value": 1}
+
+
+def test_a_failing_notebook_has_a_page(failed):
+    assert "too" in html(failed)
+
+
+def test_require_raises_for_a_failed_notebook(failed):
     with pytest.raises(NotebookFailed, match=r"Cell \[2\] failed"):
-        outcome.require()
+        failed.require()
+
+
+def test_two_runs_within_a_second_have_their_own_folders(failed):
+    assert failed.notebook.parent.name == "20240423-120000-red-2"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there is no nohup")
+def test_a_signal_that_nohup_ignores_stays_ignored(failed, handlers):
+    assert handlers == []
 
 
 def test_a_kernel_that_dies_is_a_failure_with_its_cell(tmp_path):
@@ -82,36 +194,7 @@ def test_a_kernel_that_dies_is_a_failure_with_its_cell(tmp_path):
     assert "The kernel died" in outcome.error
 
 
-def test_two_runs_within_a_second_do_not_meet(tmp_path, monkeypatch):
-    monkeypatch.setattr(time, "strftime", lambda _: "20240423-120000")
-    notebook = write(tmp_path / "twice.ipynb", "1")
-    folders = {run(notebook, runs=tmp_path / "runs").notebook.parent.name for _ in range(2)}
-    assert folders == {"20240423-120000-twice", "20240423-120000-twice-2"}
-
-
-def test_the_kernel_is_this_python_in_the_notebooks_folder_whatever_kernelspec_a_user_has(tmp_path, monkeypatch):
-    spec = tmp_path / "jupyter" / "kernels" / "python3"
-    spec.mkdir(parents=True)
-    (spec / "kernel.json").write_text(json.dumps({"argv": ["false"], "display_name": "x", "language": "python"}))
-    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
-    monkeypatch.setenv("JPY_SESSION_NAME", "a person")
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///here.db")
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "books").mkdir()
-    names = ["JPY_SESSION_NAME", "TQDM_DISABLE", "MLFLOW_TRACKING_URI"]
-    code = f"import os, sys\n{record(f'[sys.executable, os.getcwd(), *map(os.environ.get, {names})]')}"
-
-    outcome = run(write(tmp_path / "books" / "who.ipynb", code), runs=tmp_path / "runs").require()
-
-    here = str(tmp_path / "books")
-    assert outcome.results["value"] == [sys.executable, here, None, "1", f"sqlite:///{tmp_path / 'here.db'}"]
-    assert Path.cwd() == tmp_path
-
-
-@pytest.mark.parametrize("uri", ["sqlite:////abs/here.db", "http://localhost:5000", "", "sqlite://"])
-def test_other_tracking_uris_stay(uri, tmp_path):
-    assert kernel.environment({"MLFLOW_TRACKING_URI": uri}, tmp_path)["MLFLOW_TRACKING_URI"] == uri
-
+# Interrupted runs
 
 LONG = """
 import os, subprocess, sys, time
@@ -124,174 +207,95 @@ COMMAND = """
 import sys
 from pathlib import Path
 from phi3kit.cli import app
-from phi3kit.workbook import places
-places.RUNS = Path("runs")
+from phi3kit.workbook.running import paths
+paths.RUNS = Path("runs")
 app(sys.argv[1:])
 """
+LOGIN = "import fcntl, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0)"
 
 
-def started(folder: Path, *command: str, **options: Any) -> tuple[subprocess.Popen, list[psutil.Process]]:
-    """The command on a notebook that goes on and on, its kernel, and a process that the kernel has started."""
-    write(folder / "long.ipynb", "x = 1", LONG)
-    process = subprocess.Popen([sys.executable, "-c", COMMAND, *command, "long.ipynb"], cwd=folder, **options)
-    pids = folder / "pids"
-    while not pids.exists():
+@dataclass
+class Interrupted:
+    folder: Path
+    before: bytes
+    returncode: int
+    output: str
+    processes: list[psutil.Process]
+
+
+def interrupt(folder: Path, command: str, end, prelude: str = "", **options) -> Interrupted:
+    """Run a command on a notebook that does not end, and end it as soon as the kernel has started a process."""
+    notebook = write(folder / "long.ipynb", "x = 1", LONG)
+    before = notebook.read_bytes()
+    code = f"{prelude}\n{COMMAND}"
+    process = subprocess.Popen([sys.executable, "-c", code, command, notebook.name], cwd=folder, **options)
+    while not (folder / "pids").exists():
         assert process.poll() is None, process.communicate()
         time.sleep(0.1)
-    return process, [psutil.Process(int(pid)) for pid in pids.read_text().split()]
+    processes = [psutil.Process(int(pid)) for pid in (folder / "pids").read_text(encoding="utf-8").split()]
+    end(process)
+    output = process.communicate(timeout=600)[0] or ""
+    return Interrupted(folder, before, process.returncode, output, processes)
 
 
-def nothing_lives(family: list[psutil.Process]) -> bool:
-    return psutil.wait_procs(family, timeout=60)[1] == []
+def by_signals(folder, command, name):
+    def end(process):
+        process.send_signal(getattr(signal, name))
+        process.send_signal(getattr(signal, name))  # from make and from the terminal, or from an impatient person
+
+    return interrupt(folder, command, end, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
-def kept(folder: Path) -> bool:
-    (executed,) = (folder / "runs").glob("*/long.ipynb")
-    page = executed.with_suffix(".html").read_text(encoding="utf-8")
-    return nbformat.read(executed, as_version=4).cells[0].execution_count == 1 and "time.sleep" in page
-
-
-@pytest.mark.skipif(os.name == "nt", reason="there, no process can send these signals")
-@pytest.mark.parametrize(
-    ("command", "how"), [("run", "SIGINT"), ("refresh", "SIGINT"), ("run", "SIGTERM"), ("run", "SIGHUP")]
-)
-def test_what_ends_a_run_ends_its_kernel_and_keeps_the_notebook(tmp_path, command, how):
-    process, family = started(tmp_path, command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    before = (tmp_path / "long.ipynb").read_bytes()
-    process.send_signal(getattr(signal, how))
-    process.send_signal(getattr(signal, how))  # from make and from the terminal, or from an impatient person
-    output = process.communicate(timeout=600)[0]
-
-    assert process.returncode == 130, output
-    assert "Ctrl-C ends it" in output.splitlines()[0]
-    assert "long  interrupted" in output and "Cell [2] did not end" in output
-    assert "Traceback" not in output
-    assert kept(tmp_path)
-    assert nothing_lives(family)
-    assert (tmp_path / "long.ipynb").read_bytes() == before
-
-
-@pytest.mark.skipif(os.name == "nt", reason="there are no pseudo-terminals")
-def test_a_terminal_that_closes_ends_a_run_in_the_same_way(tmp_path):
+def by_closing_the_terminal(folder):
     ours, theirs = os.openpty()
-    login = "import fcntl, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(globals(), "COMMAND", login + COMMAND)
-        ends = dict.fromkeys(("stdin", "stdout", "stderr"), theirs)
-        process, family = started(tmp_path, "run", start_new_session=True, **ends)
-    os.close(theirs)
-    os.close(ours)
-    process.wait(timeout=600)
-    assert kept(tmp_path)
-    assert nothing_lives(family)
+
+    def end(process):
+        os.close(theirs)
+        os.close(ours)
+
+    terminal = dict.fromkeys(("stdin", "stdout", "stderr"), theirs)
+    return interrupt(folder, "run", end, LOGIN, start_new_session=True, **terminal)
 
 
-@pytest.mark.skipif(os.name == "nt", reason="there is no nohup")
-def test_nohup_is_respected(tmp_path, monkeypatch):
-    monkeypatch.setattr(signal, "getsignal", lambda number: signal.SIG_IGN)
-    taken = []
-    monkeypatch.setattr(signal, "signal", lambda *given: taken.append(given))
-    assert run(write(tmp_path / "n.ipynb", "1"), runs=tmp_path / "runs").verdict == "ok"
-    assert taken == []
+@pytest.fixture(scope="module", params=["refresh, SIGINT", "run, SIGTERM", "closed terminal"])
+def interrupted(request, tmp_path_factory):
+    if os.name == "nt":
+        pytest.skip("there, no process can send these signals, and there are no pseudo-terminals")
+    folder = tmp_path_factory.mktemp("interrupted")
+    if request.param == "closed terminal":
+        return by_closing_the_terminal(folder)
+    return by_signals(folder, *request.param.split(", "))
 
 
-def test_a_model_that_is_none_is_told_before_a_kernel_starts(tmp_path):
-    with pytest.raises(WeightsError, match="did you mean 'tiny'"):
-        run(write(tmp_path / "n.ipynb", parameters="model = 'tiny'"), {"model": "tinny"}, runs=tmp_path / "runs")
-    assert not (tmp_path / "runs").exists()
+def test_an_interrupted_command_exits_with_130(interrupted):
+    if interrupted.output:  # a closed terminal breaks the last print
+        assert interrupted.returncode == 130, interrupted.output
 
 
-def test_a_folder_given_as_a_model_is_the_one_seen_from_the_shell(tmp_path, monkeypatch):
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "books").mkdir()
-    monkeypatch.chdir(tmp_path)
-    notebook = write(tmp_path / "books" / "n.ipynb", record("model"), parameters="model = 'tiny'")
-    outcome = run(notebook, {"model": "mine"}, runs=tmp_path / "runs")
-    assert outcome.results == {"value": str(tmp_path / "mine")}
+def test_an_interrupted_command_names_the_cell(interrupted):
+    if interrupted.output:  # a closed terminal shows none
+        assert "Ctrl-C ends it" in interrupted.output.splitlines()[0]
+        assert "long  interrupted" in interrupted.output
+        assert "Cell [2] did not end" in interrupted.output
 
 
-def test_defaults_are_read_without_running_anything(tmp_path):
-    notebook = write(tmp_path / "n.ipynb", "raise SystemExit", parameters=PARAMETERS)
-    expected = {"question": "Why?", "max_tokens": 64, "temperature": 0.0, "should_cleanup": False, "experiment": None}
-    assert defaults(notebook) == {**expected, "seeds": [1, 2]}
+def test_an_interrupted_command_prints_no_stack_trace(interrupted):
+    assert "Traceback" not in interrupted.output
 
 
-@pytest.mark.parametrize(
-    ("name", "given", "expected"),
-    [
-        ("question", "12", "12"),
-        ("max_tokens", "7", 7),
-        ("temperature", "1", 1.0),
-        ("temperature", 1, 1.0),
-        ("should_cleanup", "Yes", True),
-        ("should_cleanup", False, False),
-        ("experiment", "mine", "mine"),
-        ("experiment", "None", None),
-        ("seeds", "[3]", [3]),
-    ],
-)
-def test_values_take_the_type_of_the_default(tmp_path, name, given, expected):
-    value = checked(write(tmp_path / "n.ipynb", parameters=PARAMETERS), {name: given})[name]
-    assert (value, type(value)) == (expected, type(expected))
+def test_an_interrupted_notebook_is_kept_as_far_as_it_ran(interrupted):
+    (executed,) = (interrupted.folder / "runs").glob("*/long.ipynb")
+    assert nbformat.read(executed, as_version=4).cells[0].execution_count == 1
 
 
-@pytest.mark.parametrize(
-    ("given", "message"),
-    [
-        ({"max_token": 1}, "parameter='max_token' .*question, max_tokens, temperature"),
-        ({"max_tokens": "many"}, "max_tokens='many' .*a whole number"),
-        ({"max_tokens": 1.5}, r"max_tokens=1\.5 .*a whole number"),
-        ({"max_tokens": True}, "max_tokens=True .*a whole number"),
-        ({"temperature": "hot"}, "temperature='hot' .*a number"),
-        ({"should_cleanup": "perhaps"}, "should_cleanup='perhaps' .*true or false"),
-        ({"question": 3}, "question=3 .*text"),
-        ({"seeds": "3"}, "seeds=3 .*list"),
-    ],
-)
-def test_wrong_parameters_are_refused_before_anything_runs(tmp_path, given, message):
-    notebook = write(tmp_path / "n.ipynb", "open('ran', 'w')", parameters=PARAMETERS)
-    with pytest.raises(InvalidRequest, match=message):
-        run(notebook, given, runs=tmp_path / "runs")
-    assert not (tmp_path / "ran").exists() and not (tmp_path / "runs").exists()
+def test_an_interrupted_notebook_has_a_page(interrupted):
+    (page,) = (interrupted.folder / "runs").glob("*/long.html")
+    assert "time.sleep" in page.read_text(encoding="utf-8")
 
 
-def test_a_notebook_without_parameters_says_so(tmp_path):
-    with pytest.raises(InvalidRequest, match="none, it has none"):
-        run(write(tmp_path / "n.ipynb", "1"), {"model": "tiny"})
+def test_an_interrupted_kernel_and_its_processes_end(interrupted):
+    assert psutil.wait_procs(interrupted.processes, timeout=60)[1] == []
 
 
-def test_a_missing_notebook_says_so(tmp_path):
-    with pytest.raises(NotebookFailed, match="There is no notebook"):
-        run(tmp_path / "absent.ipynb")
-
-
-def test_results_outside_a_notebook_and_results_that_no_json_holds(capsys):
-    results.record(value=1)
-    assert capsys.readouterr().out == ""
-    with pytest.raises(InvalidRequest, match="value="):
-        results.record(value=object())
-    with pytest.raises(InvalidRequest, match="value=nan"):
-        results.record(value=float("nan"))
-
-
-def test_results_are_invisible_on_the_page(tmp_path):
-    plain = run(write(tmp_path / "plain.ipynb", "pass"), runs=tmp_path / "runs")
-    recorded = run(write(tmp_path / "recorded.ipynb", record("'unseen'") + "\npass"), runs=tmp_path / "runs")
-    page = recorded.html.read_text(encoding="utf-8")
-    assert page.count("jp-RenderedText") == plain.html.read_text(encoding="utf-8").count("jp-RenderedText")
-    assert page.count("unseen") == 1  # in the cell's source
-
-
-def test_a_refreshed_notebook_carries_nothing_of_its_run(tmp_path, monkeypatch):
-    monkeypatch.setenv("PHI3KIT_CACHE", str(tmp_path))
-    from phi3kit.workbook.places import ROOT
-
-    code = f"print('{ROOT}/runs', '{tmp_path}/tiny', '{Path.home()}/x')"
-    outcome = run(write(tmp_path / "n.ipynb", code, parameters=PARAMETERS), {"max_tokens": 1}, runs=tmp_path / "runs")
-    tidy = tidied(nbformat.read(outcome.notebook, as_version=4))
-
-    assert [cell.execution_count for cell in tidy.cells] == [1, 3]  # cell 2 was papermill's
-    assert [dict(cell.metadata) for cell in tidy.cells] == [{"tags": ["parameters"]}, {}]
-    assert tidy.cells[1].outputs[0].text == "./runs ~/.cache/phi3kit/tiny ~/x\n"
-    assert set(tidy.metadata) == {"kernelspec", "language_info"}
-    assert "version" not in tidy.metadata.language_info
+def test_an_interrupted_command_does_not_change_the_notebook(interrupted):
+    assert (interrupted.folder / "long.ipynb").read_bytes() == interrupted.before

@@ -1,14 +1,13 @@
-"""What the second notebook says of the code of 2024, row by row, against what is installed."""
+"""What the second notebook says of the code of 2024, row by row, against the installed libraries."""
 
 import logging
 import os
-import subprocess
-import sys
 import warnings
 
 import mlflow
 import onnxruntime_genai as og
 import pytest
+from conftest import own_store
 
 from phi3kit import weights, wrappers
 
@@ -27,26 +26,36 @@ class Answer(mlflow.pyfunc.PythonModel):
         return model_input
 
 
+@pytest.fixture(scope="module")
+def experiment(tmp_path_factory):
+    """The id of an experiment in a store of its own."""
+    folder = tmp_path_factory.mktemp("then")
+    with own_store(folder):
+        yield mlflow.create_experiment("then", (folder / "artifacts").as_uri())
+
+
 @pytest.fixture
-def store(tmp_path, monkeypatch):
+def run(experiment, monkeypatch):
     monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
-    mlflow.set_experiment(experiment_id=mlflow.create_experiment("then", (tmp_path / "artifacts").as_uri()))
-    yield tmp_path
-    mlflow.set_tracking_uri(before)
+    with mlflow.start_run(experiment_id=experiment) as run:
+        yield run
 
 
-def test_the_old_way_to_generate_is_gone():
-    model = og.Model(str(weights.onnx("tiny")))
+@pytest.fixture(scope="module")
+def model(engine):
+    return engine.model.og_model
+
+
+def test_a_model_has_no_generate(model):
     assert not hasattr(model, "generate")
-    assert not hasattr(og.GeneratorParams(model), "input_ids")
+
+
+def test_parameters_take_no_input_ids(model):
     with pytest.raises(AttributeError):
         og.GeneratorParams(model).input_ids = [1]
 
 
-def test_temperature_alone_changes_nothing():
-    model = og.Model(str(weights.onnx("tiny")))
+def test_temperature_alone_changes_nothing(model):
     ids = og.Tokenizer(model).encode("<|user|>Tell me a joke about atom<|end|><|assistant|>")
     answers = set()
     for temperature in (0.2, 2.0):
@@ -61,31 +70,29 @@ def test_temperature_alone_changes_nothing():
 
 
 def test_a_pipeline_without_requirements_asks_for_torchvision(tmp_path):
-    kept = wrappers.packaged_pipeline("tiny") | {"pip_requirements": None}
+    arguments = wrappers.packaged_pipeline("tiny") | {"pip_requirements": None}
     with weights.offline(), pytest.raises(ModuleNotFoundError, match="torchvision"):
-        mlflow.transformers.save_model(path=tmp_path / "model", **kept)
+        mlflow.transformers.save_model(path=tmp_path / "model", **arguments)
 
 
-def test_artifact_path_still_runs_with_a_warning(store):
-    with mlflow.start_run(), warnings.catch_warnings(record=True) as said:
+def test_artifact_path_still_works_with_a_warning(run):
+    logging.getLogger("mlflow").addHandler(handler := Collect())
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        logging.getLogger("mlflow").addHandler(logged := Collect())
         mlflow.pyfunc.log_model(artifact_path="old", python_model=Answer(), pip_requirements=[])
-        logging.getLogger("mlflow").removeHandler(logged)
-    assert any("artifact_path" in text for text in [*logged.texts, *(str(one.message) for one in said)])
+    logging.getLogger("mlflow").removeHandler(handler)
+    assert any("artifact_path" in text for text in [*handler.texts, *(str(warning.message) for warning in caught)])
 
 
-def test_a_pickled_model_is_refused_where_pickles_are_not_allowed(store, monkeypatch):
-    with mlflow.start_run():
-        pickled = mlflow.pyfunc.log_model(name="pickled", python_model=Answer(), pip_requirements=[])
+def test_a_pickled_model_is_refused_without_permission(run, monkeypatch):
+    pickled = mlflow.pyfunc.log_model(name="pickled", python_model=Answer(), pip_requirements=[])
     monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
     with pytest.raises(mlflow.exceptions.MlflowException, match=r"(?i)pickle"):
         mlflow.pyfunc.load_model(pickled.model_uri)
 
 
-def test_a_folder_of_files_is_no_store_any_more(tmp_path):
-    code = f"import mlflow; mlflow.set_tracking_uri({(tmp_path / 'mlruns').as_uri()!r}); mlflow.start_run()"
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
-    assert done.returncode != 0
-    assert "sqlite" in done.stderr
+def test_a_folder_of_files_is_no_store_any_more(tmp_path, monkeypatch):
+    for name in [name for name in os.environ if name.startswith("MLFLOW_")]:
+        monkeypatch.delenv(name)
+    with pytest.raises(mlflow.exceptions.MlflowException, match="sqlite"):
+        mlflow.MlflowClient((tmp_path / "mlruns").as_uri())

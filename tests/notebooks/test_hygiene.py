@@ -10,11 +10,11 @@ import papermill
 import pytest
 import yaml
 
-from phi3kit.workbook.exercises import exercises
-from phi3kit.workbook.parameters import checked, defaults
-from phi3kit.workbook.places import NOTEBOOKS, ROOT, STORY, notebooks
-from phi3kit.workbook.refresh import tidied
-from phi3kit.workbook.results import read
+from phi3kit.workbook.exercises.cells import exercises
+from phi3kit.workbook.running.parameters import check, defaults
+from phi3kit.workbook.running.paths import NOTEBOOKS, ROOT, STORY, notebooks
+from phi3kit.workbook.running.refresh import tidy
+from phi3kit.workbook.running.results import read
 
 ENTRY_POINTS = {"TransformerPipeline": "transformer_pipeline", "CustomPythonWrapper": "custom_python_wrapper"}
 PARAMETERS = {"model", "question", "max_tokens", "temperature", "experiment", "should_cleanup"}
@@ -67,12 +67,12 @@ def test_it_names_no_absolute_path(notebook):
     assert [hit[0] for text in texts(notebook) for hit in ABSOLUTE.finditer(text)] == []
 
 
-def test_it_holds_no_widget_state_and_nothing_else_that_a_refresh_leaves_out(notebook):
+def test_it_is_as_a_refresh_leaves_it(notebook):
     assert "widgets" not in notebook.metadata
     assert not [
         output for output in outputs(notebook) if "application/vnd.jupyter.widget-view+json" in output.get("data", {})
     ]
-    assert tidied(copy.deepcopy(notebook)) == notebook
+    assert tidy(copy.deepcopy(notebook)) == notebook
 
 
 def test_code_cells_are_short(notebook):
@@ -86,9 +86,11 @@ def test_one_cell_declares_the_parameters_each_with_a_comment(path, notebook, ca
         assert isinstance(statement, (ast.Assign, ast.AnnAssign))
         ast.literal_eval(statement.value)  # no derived values
     with caplog.at_level(logging.WARNING, logger="papermill"):
-        told = papermill.inspect_notebook(str(path))
+        parameters = papermill.inspect_notebook(str(path))
     assert not caplog.messages  # an equals sign too many in a line, for example in its comment
-    assert {name: bool(parameter["help"]) for name, parameter in told.items()} == dict.fromkeys(defaults(path), True)
+    assert {name: bool(parameter["help"]) for name, parameter in parameters.items()} == dict.fromkeys(
+        defaults(path), True
+    )
 
 
 @pytest.mark.parametrize(("name", "entry_point"), ENTRY_POINTS.items())
@@ -96,9 +98,8 @@ def test_mlproject_has_the_same_parameters_and_defaults(name, entry_point):
     path = NOTEBOOKS / f"{name}.ipynb"
     project = yaml.safe_load((ROOT / "MLproject").read_text(encoding="utf-8"))
     declared = project["entry_points"][entry_point]["parameters"]
-    given = checked(path, {parameter: entry["default"] for parameter, entry in declared.items()})
-    assert given.keys() == PARAMETERS
-    assert given == {parameter: defaults(path)[parameter] for parameter in given}
+    values = check(path, {parameter: entry["default"] for parameter, entry in declared.items()})
+    assert values == {parameter: defaults(path)[parameter] for parameter in PARAMETERS}
 
 
 def test_the_committed_results_are_what_the_lessons_say():
@@ -116,12 +117,12 @@ def test_the_committed_results_are_what_the_lessons_say():
     assert custom["decode_ratio"] > 1.5
 
 
-def test_it_has_four_to_six_exercises_each_complete_and_numbered_in_order(notebook):
-    found = exercises(notebook)
+def test_its_exercises_are_complete_and_in_order(notebook):
+    listed = exercises(notebook)
     sources = {cell.id: cell.source for cell in notebook.cells}
     tags = {cell.id: cell.metadata.get("tags", []) for cell in notebook.cells}
-    assert 4 <= len(found) <= 6
-    for number, one in enumerate(found, start=1):
+    assert 4 <= len(listed) <= 6
+    for number, one in enumerate(listed, start=1):
         assert re.match(rf"### Exercise {number}: [A-Z]", sources[f"exercise-{one.name}"])
         assert len(one.solutions) == len(one.stubs)
         assert re.fullmatch(rf"check\.{one.name}\(.*\)", one.check)
@@ -137,10 +138,10 @@ def test_untouched_exercises_pass_no_check_and_say_what_to_do(path, notebook):
     for one in exercises(notebook):
         verdict = verdicts[f"check:{one.name}"]
         assert len(verdict["right"]) < verdict["of"]
-        assert all(verdict[label].strip() for label in ("came", "expected", "hint"))
+        assert all(verdict[label].strip() for label in ("got", "expected", "hint"))
 
 
-def test_the_kit_is_imported_before_the_libraries_whose_telemetry_it_switches_off(notebook):
+def test_the_kit_is_imported_before_mlflow_and_og(notebook):
     code = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code" and "%%" not in cell.source)
     imports = re.findall(r"^(?:import|from) ([a-z_0-9]+)", code, re.MULTILINE)
     assert imports[0] == "phi3kit"
@@ -169,6 +170,6 @@ def test_the_faults_of_the_gallery_are_all_there(notebook):
 def test_every_word_in_italics_stands_in_the_table_of_words(notebook):
     text, _, words = prose(notebook).partition("## Words")
     listed = " ".join(re.findall(r"^\| ([^|]+) \|", words, re.MULTILINE)).lower()
-    found = re.findall(r"(?<![*\w])\*([a-zO][\w -]{1,24})\*(?![*\w])", text)
-    assert len(found) >= 8
-    assert [word for word in found if word != "italics" and word.lower().rstrip("s") not in listed] == []
+    words_used = re.findall(r"(?<![*\w])\*([a-zO][\w -]{1,24})\*(?![*\w])", text)
+    assert len(words_used) >= 8
+    assert [word for word in words_used if word != "italics" and word.lower().rstrip("s") not in listed] == []

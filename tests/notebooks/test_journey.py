@@ -1,7 +1,7 @@
-"""A model of the catalog, from its name to both notebooks, with not a line of them changed.
+"""A model of the catalog, from its name to both notebooks, which stay as they are.
 
 A hub on this machine serves the repositories that the catalog names: Phi-3's architecture made small, its answers
-noise, and its ONNX form in the folder where the real ones lie, both among files that nobody wants.
+noise, and its ONNX form in the folder where the real ones lie, both among files that are not needed.
 """
 
 import re
@@ -14,7 +14,7 @@ import pytest
 from hub_client import ONNX, PHI_3, UNWANTED, Client, files, repository
 from hub_server import Hub
 
-from phi3kit.workbook.results import read
+from phi3kit.workbook.running.results import read
 
 pytestmark = [pytest.mark.notebooks, pytest.mark.tiny]
 
@@ -22,7 +22,8 @@ ANSWER_OFFLINE = f"""
 from phi3kit import weights
 from phi3kit.generation import Engine, Options
 assert (weights.checkpoint("{PHI_3.name}") / "config.json").is_file()
-(answer,) = Engine(weights.onnx("{PHI_3.name}")).generate(["<|user|>Hi<|end|><|assistant|>"], Options(max_tokens=4))
+engine = Engine.open(weights.onnx("{PHI_3.name}"))
+(answer,) = engine.generate(["<|user|>Hi<|end|><|assistant|>"], Options(max_tokens=4))
 print(answer.completion_tokens)
 """
 
@@ -31,7 +32,7 @@ print(answer.completion_tokens)
 def hub(tmp_path: Path) -> Hub:
     from phi3kit import weights
 
-    checkpoint, published = (tmp_path / "served" / repo for repo in (PHI_3.checkpoint, PHI_3.onnx_repo))
+    checkpoint, published = (tmp_path / "served" / repo for repo in (PHI_3.checkpoint.repo, PHI_3.onnx.repo))
     checkpoint.mkdir(parents=True)
     phi3_shape.write(checkpoint, phi3_shape.SMALL, shard="5MB")
     with pytest.MonkeyPatch.context() as patch:
@@ -52,9 +53,9 @@ def client(hub: Hub, tmp_path: Path) -> Client:
 def notebook(client: Client, name: str, **parameters: object) -> dict[str, object]:
     """Run one as `phi3kit run` does, with the executed one out of the repository, and return what it recorded."""
     runs = client.cache.parents[1] / "runs"
-    command = f"import pathlib; from phi3kit.workbook import places; places.RUNS = pathlib.Path({str(runs)!r})"
-    given = [part for key, value in parameters.items() for part in ("-p", f"{key}={value}")]
-    done = client.run(sys.executable, "-c", f"{command}; from phi3kit.cli import app; app()", "run", name, *given)
+    command = f"import pathlib; from phi3kit.workbook.running import paths; paths.RUNS = pathlib.Path({str(runs)!r})"
+    options = [part for key, value in parameters.items() for part in ("-p", f"{key}={value}")]
+    done = client.run(sys.executable, "-c", f"{command}; from phi3kit.cli import app; app()", "run", name, *options)
     assert done.returncode == 0, done.stdout + done.stderr
     (executed,) = runs.glob(f"*/{name}.ipynb")
     return read(executed)
@@ -65,12 +66,12 @@ def test_from_the_catalog_to_both_notebooks(hub, client):
     from mlflow.utils.file_utils import local_file_uri_to_path
 
     wanted = {
-        PHI_3.checkpoint: files(hub.root / PHI_3.checkpoint),
-        PHI_3.onnx_repo: files(hub.root / PHI_3.onnx_repo),
+        PHI_3.checkpoint.repo: files(hub.root / PHI_3.checkpoint.repo),
+        PHI_3.onnx.repo: files(hub.root / PHI_3.onnx.repo),
     }
-    repository(hub.root / PHI_3.checkpoint, UNWANTED)
-    repository(hub.root / PHI_3.onnx_repo, {"README.md", "config.json", "cuda/cuda-int4-rtn-block-32/model.onnx.data"})
-    revisions = {PHI_3.checkpoint: PHI_3.revision, PHI_3.onnx_repo: PHI_3.onnx_revision}
+    repository(hub.root / PHI_3.checkpoint.repo, UNWANTED)
+    repository(hub.root / PHI_3.onnx.repo, {"README.md", "config.json", "cuda/cuda-int4-rtn-block-32/model.onnx.data"})
+    revisions = {PHI_3.checkpoint.repo: PHI_3.checkpoint.revision, PHI_3.onnx.repo: PHI_3.onnx.revision}
     store, parameters = mlflow.MlflowClient(client.env["MLFLOW_TRACKING_URI"]), {"model": PHI_3.name, "max_tokens": 8}
 
     with hub:
@@ -83,25 +84,25 @@ def test_from_the_catalog_to_both_notebooks(hub, client):
     assert {repo: hub.fetched(repo) for repo in wanted} == wanted
     names = [f"{repo}/{name}" for repo, names in wanted.items() for name in names]
     assert sorted(name for name, _, _ in hub.sent) == sorted(names)
-    asked = {
+    addresses = {
         re.fullmatch(r"(?:/api/models)?/([^/]+/[^/]+)/(?:tree|resolve)/([^/]+).*", path)
         for _, path in hub.requests
         if not path.startswith("/cdn/")
     }
-    assert {match and match.groups() for match in asked} == set(revisions.items())
+    assert {match and match.groups() for match in addresses} == set(revisions.items())
 
     # And these commits are recorded: as a param of each run that logged a model, and in the model itself.
     recorded = {repo: f"{repo}@{commit}" for repo, commit in revisions.items()}
     experiments = {name: store.get_experiment_by_name(name).experiment_id for name in ("first", "second")}
-    for name, repo in (("first", PHI_3.checkpoint), ("second", PHI_3.onnx_repo)):
+    for name, repo in (("first", PHI_3.checkpoint.repo), ("second", PHI_3.onnx.repo)):
         runs = store.search_runs([experiments[name]])
         assert {run.data.params["weights_revision"] for run in runs if "model" in run.data.params} == {recorded[repo]}
     assert not store.search_logged_models([experiments["first"]])
     models = {model.name: model for model in store.search_logged_models([experiments["second"]])}
     for name, repo in (
-        ("phi3-prompt", PHI_3.onnx_repo),
-        ("phi3-chat", PHI_3.onnx_repo),
-        ("phi3-pipeline", PHI_3.checkpoint),
+        ("phi3-prompt", PHI_3.onnx.repo),
+        ("phi3-chat", PHI_3.onnx.repo),
+        ("phi3-pipeline", PHI_3.checkpoint.repo),
     ):
         model = mlflow.models.Model.load(local_file_uri_to_path(models[name].artifact_location))
         assert model.metadata["weights_revision"] == recorded[repo]

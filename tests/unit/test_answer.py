@@ -27,7 +27,7 @@ def answer(pieces: list[str], end: bool = True, **options: object):
     """Push every piece and, if wanted, the end token; return the released texts and the completion."""
     row = Row(Pieces(pieces), frozenset({END}), 5, Options(**options))
     released = [row.push(token) for token in [*range(len(pieces)), *([END] if end else [])]]
-    return released, row.completion(0.0) if row.finish_reason else None
+    return released, row.answer(0.0) if row.finish_reason else None
 
 
 def test_an_answer_without_stop_strings_is_released_at_once():
@@ -39,7 +39,7 @@ def test_an_answer_without_stop_strings_is_released_at_once():
 
 
 @pytest.mark.parametrize("pieces", [["a STOP b"], ["a ST", "OP b"], ["a S", "TO", "P b"], list("a STOP b")])
-def test_a_stop_string_ends_the_answer_across_tokens_and_is_no_part_of_it(pieces):
+def test_a_stop_string_ends_the_answer_across_tokens(pieces):
     released, done = answer([*pieces, " never"], stop="STOP")
     assert "".join(released) == done.text == "a "
     assert done.finish_reason == "stop"
@@ -48,7 +48,7 @@ def test_a_stop_string_ends_the_answer_across_tokens_and_is_no_part_of_it(pieces
 
 
 @pytest.mark.parametrize("cut", range(1, 8))
-def test_of_several_stop_strings_the_first_complete_one_counts_however_tokens_cut(cut):
+def test_the_stop_string_completed_first_counts(cut):
     text = "x abcd y"
     for stop, expected in [
         (["cd", "ab"], "x "),
@@ -61,7 +61,7 @@ def test_of_several_stop_strings_the_first_complete_one_counts_however_tokens_cu
             assert ("".join(released), done.finish_reason) == (expected, "stop"), (stop, pieces)
 
 
-def test_held_text_is_released_when_it_turns_out_to_be_no_stop_string():
+def test_held_text_is_released_if_it_is_no_stop_string():
     released, done = answer(["a S", "T", "RAW", " end"], stop="STOP")
     assert released == ["a ", "", "STRAW", " end", ""]
     assert done.text == "a STRAW end"
@@ -94,7 +94,7 @@ def test_after_its_end_a_row_takes_nothing_more():
     # In a batch a finished row is still given tokens until the last one has finished.
     row = Row(Pieces(["a", "b"]), frozenset({END}), 1, Options())
     assert [row.push(t) for t in (0, END, 1, 1)] == ["a", "", "", ""]
-    assert row.completion(0.0).token_ids == (0, END)
+    assert row.answer(0.0).token_ids == (0, END)
 
 
 def test_speeds():

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-from phi3kit.chat import ChatTemplate, check, completion, response
+from phi3kit.chat import ChatTemplate, check
 from phi3kit.errors import InvalidRequest, WeightsError
 
 TEMPLATE = (
@@ -263,7 +263,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("messages", "field", "value", "allowed"), REFUSED, ids=range(len(REFUSED)))
-def test_a_refusal_names_field_value_and_what_is_allowed(template, messages, field, value, allowed):
+def test_a_refusal_names_field_value_and_range(template, messages, field, value, allowed):
     for refuse in (check, template.encode, template.render):
         with pytest.raises(InvalidRequest) as refused:
             refuse(messages)
@@ -278,34 +278,5 @@ def test_a_long_value_is_shown_in_part():
     assert len(str(refused.value)) < 200
 
 
-def test_fields_that_are_none_are_passed_over():
+def test_fields_that_are_none_are_ignored():
     assert check(({"role": "user", "content": "a", "name": None, "tool_calls": None},)) == user("a")
-
-
-# The completion
-
-
-def test_response_is_one_chat_completion():
-    made = response(model="tiny", text="Madrid.", finish_reason="stop", prompt_tokens=9, completion_tokens=3)
-    assert made.keys() == {"id", "object", "created", "model", "choices", "usage"}
-    assert (made["object"], made["model"]) == ("chat.completion", "tiny")
-    assert made["choices"] == [
-        {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "Madrid."}}
-    ]
-    assert made["usage"] == {"prompt_tokens": 9, "completion_tokens": 3, "total_tokens": 12}
-    assert isinstance(made["created"], int)
-    again = response(model="tiny", text="Madrid.", finish_reason="stop", prompt_tokens=9, completion_tokens=3)
-    assert again["id"] != made["id"]
-    json.dumps(made)
-
-
-def test_completion_takes_either_wrappers_result():
-    made = response(model="tiny", text="Madrid.", finish_reason="stop", prompt_tokens=9, completion_tokens=3)
-    assert completion(made) is made
-    assert completion([made]) is made
-
-
-@pytest.mark.parametrize("result", [None, "text", [], {}, {"choices": []}, ["text"], [{"choices": [1]}] * 2, 7])
-def test_completion_refuses_anything_else(result):
-    with pytest.raises(InvalidRequest, match="one chat completion, or a list that holds one"):
-        completion(result)

@@ -1,6 +1,9 @@
-"""The command `phi3kit`, the entry points of `MLproject` that call it, and what they leave."""
+"""The command `phi3kit` and the entry points of `MLproject` that call it; notebooks run in `tests/integration`."""
 
+import json
 import shlex
+import subprocess
+import sys
 
 import pytest
 import yaml
@@ -8,15 +11,41 @@ from typer.testing import CliRunner
 
 from phi3kit import errors
 from phi3kit.cli import app
-from phi3kit.workbook import places
-from phi3kit.workbook.clean import clean
+from phi3kit.system import requirements
+from phi3kit.workbook.running import paths, runner
+from phi3kit.workbook.running.clean import clean
 
 ENTRY_POINTS = {"transformer_pipeline": "TransformerPipeline", "custom_python_wrapper": "CustomPythonWrapper"}
-PROJECT = yaml.safe_load((places.ROOT / "MLproject").read_text(encoding="utf-8"))
+PROJECT = yaml.safe_load((paths.ROOT / "MLproject").read_text(encoding="utf-8"))
 
 
 def call(*arguments: str):
     return CliRunner().invoke(app, list(arguments))
+
+
+@pytest.fixture(autouse=True)
+def runs(tmp_path, monkeypatch):
+    """An empty folder of runs, below the working directory."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(paths, "RUNS", tmp_path / "runs")
+    return tmp_path / "runs"
+
+
+@pytest.fixture
+def verdicts(runs, monkeypatch):
+    """A verdict for each notebook, by its name: nothing runs. `parameters` lists what each run got, in order."""
+    verdicts = {"parameters": []}
+
+    def run(notebook, parameters=None):
+        verdicts["parameters"].append((notebook.stem, parameters))
+        verdict = verdicts.get(notebook.stem, "ok")
+        executed = runs / f"now-{notebook.stem}" / notebook.name
+        error = "" if verdict == "ok" else "Cell [2] failed:\nRuntimeError: [bold] no"
+        results = {"model_uri": "models:/m-1"}
+        return runner.Outcome(notebook.stem, verdict, 2.0, executed, executed.with_suffix(".html"), results, error)
+
+    monkeypatch.setattr(runner, "run", run)
+    return verdicts
 
 
 @pytest.mark.parametrize(
@@ -30,11 +59,106 @@ def call(*arguments: str):
         (["-p", "max_tokens=many"], "a whole number"),
     ],
 )
-def test_a_wrong_argument_gives_exit_code_2_and_one_sentence(arguments, message, tmp_path, monkeypatch):
-    monkeypatch.setattr(places, "RUNS", tmp_path)
-    done = call("run", *arguments)
-    assert done.exit_code == 2
-    assert message in done.stderr and "Traceback" not in done.output
+def test_a_wrong_argument_gives_exit_code_2_and_one_sentence(arguments, message):
+    result = call("run", *arguments)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize("command", ["run", "refresh"])
+def test_a_missing_extra_is_one_sentence(command, verdicts, monkeypatch):
+    monkeypatch.setitem(requirements.EXTRAS, "notebooks", ("absent",))
+    result = call(command)
+    assert (result.exit_code, verdicts["parameters"]) == (1, [])
+    assert "pip install 'phi3kit[notebooks]'" in result.stderr
+
+
+def test_without_a_name_all_notebooks_run_in_order(verdicts):
+    assert call("run", "-p", "question=What is 1=1?").exit_code == 0
+    parameters = {"question": "What is 1=1?"}
+    assert verdicts["parameters"] == [("TransformerPipeline", parameters), ("CustomPythonWrapper", parameters)]
+
+
+def test_a_run_prints_where_its_results_are(verdicts):
+    assert call("run", "TransformerPipeline").stdout.splitlines() == [
+        "TransformerPipeline  ok  2 s",
+        "  notebook  runs/now-TransformerPipeline/TransformerPipeline.ipynb",
+        "  page      runs/now-TransformerPipeline/TransformerPipeline.html",
+        "  model     models:/m-1",
+    ]
+
+
+@pytest.fixture
+def failed(verdicts):
+    verdicts["TransformerPipeline"] = "failed"
+    return call("run")
+
+
+def test_a_failed_notebook_gives_exit_code_1(failed):
+    assert failed.exit_code == 1
+
+
+def test_the_error_of_a_failed_notebook_is_printed_as_it_is(failed):
+    assert "Cell [2] failed:\nRuntimeError: [bold] no\n" in failed.stdout
+
+
+def test_after_a_failed_notebook_the_next_one_runs(failed):
+    assert "CustomPythonWrapper  ok" in failed.stdout
+
+
+def test_after_an_interrupted_notebook_no_other_runs(verdicts):
+    verdicts["TransformerPipeline"] = "interrupted"
+    assert call("run").exit_code == 130
+    assert len(verdicts["parameters"]) == 1
+
+
+def test_before_its_first_run_a_notebook_has_an_estimate(verdicts):
+    assert "about a minute" in call("run", "CustomPythonWrapper").stderr
+
+
+@pytest.mark.parametrize(
+    ("record", "part"),
+    [
+        ({"exception": None, "end_time": "2024-04-23", "duration": 71.6}, "the last run took 72 s"),
+        ({"exception": True, "end_time": "2024-04-23", "duration": 71.6}, "about a minute"),
+        ({"exception": None, "end_time": None, "duration": None}, "about a minute"),
+    ],
+    ids=["ok", "failed", "interrupted"],
+)
+def test_a_run_says_how_long_the_last_good_one_took(verdicts, runs, record, part):
+    (runs / "then").mkdir(parents=True)
+    executed = json.dumps({"metadata": {"papermill": record}})
+    (runs / "then" / "CustomPythonWrapper.ipynb").write_text(executed, encoding="utf-8")
+    assert part in call("run", "CustomPythonWrapper").stderr
+
+
+@pytest.mark.parametrize(("entry_point", "notebook"), ENTRY_POINTS.items())
+def test_mlproject_passes_every_value_through_the_shell(verdicts, entry_point, notebook):
+    from mlflow.projects._project_spec import load_project
+
+    question = """Who said "it's $HOME; {not} `so`"?\nAnd = why?"""
+    entry = load_project(str(paths.ROOT)).get_entry_point(entry_point)
+    command = shlex.split(entry.compute_command({"question": question, "max_tokens": "5"}, None))
+    assert command[:3] == ["python", "-m", "phi3kit.cli"]
+    call(*command[3:])
+    ((name, parameters),) = verdicts["parameters"]
+    assert (name, parameters["question"], parameters["max_tokens"]) == (notebook, question, "5")
+
+
+def test_a_parameter_that_mlproject_lacks_is_refused():
+    from mlflow.projects._project_spec import load_project
+
+    entry = load_project(str(paths.ROOT)).get_entry_point("transformer_pipeline")
+    command = shlex.split(entry.compute_command({"max_token": "5"}, None))
+    assert command[-2:] == ["--max_token", "5"]  # MLflow appends it as an option
+    result = call(*command[3:])
+    assert result.exit_code == 2
+    assert result.stderr.startswith("There is no option --max_token: a notebook's parameter is given as -p NAME=VALUE")
+
+
+def test_mlproject_has_one_entry_point_per_notebook():
+    assert set(PROJECT["entry_points"]) == set(ENTRY_POINTS)
 
 
 def test_ctrl_c_in_any_command_is_one_sentence(monkeypatch):
@@ -44,56 +168,71 @@ def test_ctrl_c_in_any_command_is_one_sentence(monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(weights, "checkpoint", interrupt)
-    done = call("weights", "fetch", "tiny")
-    assert done.exit_code == 130
-    assert done.stderr == "Interrupted, and nothing is half-made: the same command goes on or starts over.\n"
+    result = call("weights", "fetch", "tiny")
+    assert (result.exit_code, len(result.stderr.splitlines())) == (130, 1)
 
 
-def test_fetch_obtains_both_forms_and_tells_an_error_in_its_own_words(tmp_path, monkeypatch):
+@pytest.fixture
+def fetchable(tmp_path, monkeypatch):
+    """A model of 2 MB in both forms."""
     from phi3kit import weights
 
-    (tmp_path / "file").write_bytes(b"x" * 2_000_000)
-    monkeypatch.setattr(weights, "checkpoint", lambda name: tmp_path)
-    monkeypatch.setattr(weights, "onnx", lambda name: tmp_path)
-    done = call("weights", "fetch", "tiny")
-    assert [line.split(":")[0] for line in done.stdout.splitlines()] == ["tiny, checkpoint", "tiny, ONNX"]
-    assert call("weights", "fetch", "tiny", "--form", "onnx").stdout.startswith("tiny, ONNX: ")
-    assert "(2 MB, " in done.stdout
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "file").write_bytes(b"x" * 2_000_000)
+    monkeypatch.setattr(weights, "checkpoint", lambda name: tmp_path / "model")
+    monkeypatch.setattr(weights, "onnx", lambda name: tmp_path / "model")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "forms"),
+    [((), ["tiny, checkpoint", "tiny, onnx"]), (("--form", "onnx"), ["tiny, onnx"])],
+    ids=["both", "one"],
+)
+def test_fetch_obtains_both_forms_or_one(fetchable, arguments, forms):
+    lines = call("weights", "fetch", "tiny", *arguments).stdout.splitlines()
+    assert [line.split(":")[0] for line in lines] == forms
+
+
+def test_fetch_tells_the_size(fetchable):
+    assert "(2 MB, " in call("weights", "fetch", "tiny").stdout
+
+
+def test_an_error_of_the_kit_is_printed_without_a_stack_trace(fetchable, monkeypatch):
+    from phi3kit import weights
 
     def fail(name):
         raise errors.WeightsError("Do this next.")
 
     monkeypatch.setattr(weights, "onnx", fail)
-    done = call("weights", "fetch", "tiny")
-    assert (done.exit_code, done.stderr) == (1, "Do this next.\n")
+    result = call("weights", "fetch", "tiny")
+    assert (result.exit_code, result.stderr) == (1, "Do this next.\n")
 
 
-def test_clean_removes_what_runs_left_and_nothing_else(tmp_path):
-    for name in (
-        "runs/a/x.ipynb",
-        "mlartifacts/1/model",
-        "mlflow.db",
-        "mlflow.db-wal",
-        ".venv/python",
-        "notebooks/n.ipynb",
-    ):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_bytes(b"x" * 1000)
-    assert clean(tmp_path) == (["mlartifacts", "mlflow.db", "mlflow.db-wal", "runs"], 4000)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".venv", "notebooks"]
-    assert clean(tmp_path) == ([], 0)
+@pytest.fixture
+def used(tmp_path):
+    """A repository with the output of runs, and files that are none."""
+    removable = ("runs/a/x.ipynb", "mlartifacts/1/model", "mlflow.db", "mlflow.db-wal")
+    for name in (*removable, ".venv/python", "notebooks/n.ipynb"):
+        path = tmp_path / "used" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x" * 1000)
+    return tmp_path / "used"
 
 
-def test_a_parameter_that_mlproject_does_not_name_is_told_in_a_sentence():
-    from mlflow.projects._project_spec import load_project
-
-    entry = load_project(str(places.ROOT)).get_entry_point("transformer_pipeline")
-    command = shlex.split(entry.compute_command({"max_token": "5"}, None))
-    assert command[-2:] == ["--max_token", "5"]  # what MLflow makes of it
-    done = call(*command[3:])
-    assert done.exit_code == 2
-    assert done.stderr.startswith("There is no option --max_token: a notebook's parameter is given as -p NAME=VALUE")
+def test_clean_lists_what_it_removes(used):
+    assert clean(used) == (["mlartifacts", "mlflow.db", "mlflow.db-wal", "runs"], 4000)
 
 
-def test_mlproject_has_one_entry_point_per_notebook():
-    assert set(PROJECT["entry_points"]) == set(ENTRY_POINTS)
+def test_clean_keeps_everything_else(used):
+    clean(used)
+    assert sorted(path.name for path in used.iterdir()) == [".venv", "notebooks"]
+
+
+def test_clean_removes_nothing_the_second_time(used):
+    clean(used)
+    assert clean(used) == ([], 0)
+
+
+def test_clean_needs_nothing_but_python():
+    code = "import phi3kit.workbook.running.clean"
+    subprocess.run([sys.executable, "-S", "-c", code], cwd=paths.ROOT, check=True, capture_output=True)

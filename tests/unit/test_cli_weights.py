@@ -1,8 +1,10 @@
-"""`phi3kit weights` list, verify and remove, on a store and a hub's cache made for the purpose."""
+"""`phi3kit weights` list, fit, verify and remove, on a store and a hub's cache made for the test."""
 
 import hashlib
+import importlib
 import json
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,40 +13,42 @@ from huggingface_hub import constants
 from typer.testing import CliRunner
 
 from phi3kit.cli import app
-from phi3kit.doctor import cached, checks, examine
-from phi3kit.weights import CATALOG, export, store
+from phi3kit.doctor import checks, examine
+from phi3kit.system import folders, machine
+from phi3kit.weights import CATALOG, cached, export, store
 
 PHI_3 = CATALOG["phi-3-mini-4k-instruct"]
+SUBFOLDER = Path("snapshots", PHI_3.onnx.revision, PHI_3.onnx.subfolder)
 
 
 def call(*arguments: str, code: int = 0) -> str:
-    done = CliRunner().invoke(app, ["weights", *arguments])
-    assert done.exit_code == code, done.output
-    assert max((len(line) for line in done.stdout.splitlines() if "/" not in line), default=0) <= 80  # but for paths
-    return done.output
+    result = CliRunner().invoke(app, ["weights", *arguments])
+    assert result.exit_code == code, result.output
+    return result.output
 
 
 @pytest.fixture(autouse=True)
 def caches(tmp_path, monkeypatch) -> Path:
     monkeypatch.setenv("PHI3KIT_CACHE", str(tmp_path / "kit"))
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr(store, "_checked", {})
     return tmp_path
 
 
-def built(name: str, which: str, **recipe: str) -> Path:
-    def build(folder: Path) -> None:
-        (folder / "model.onnx").write_bytes(which.encode() * 1000)
+def built(name: str, checkpoint: str, **recipe: str) -> Path:
+    """The folder of an export of `checkpoint` (name and version)."""
 
-    return store.built(name, export.recipe(which) | recipe, build)
+    def build(folder: Path) -> None:
+        (folder / "model.onnx").write_bytes(checkpoint.encode() * 1000)
+
+    return store.get_or_build(name, export.recipe(checkpoint) | recipe, build)
 
 
 def fetched(repo: str, revision: str, files: dict[str, bytes]) -> Path:
-    """A repository as huggingface_hub keeps it: large files named by SHA-256, small ones by git's hash."""
+    """A repository in the hub's cache: large files named by SHA-256, small ones by git's hash."""
     folder = Path(constants.HF_HUB_CACHE, f"models--{repo.replace('/', '--')}")
     snapshot = folder / "snapshots" / revision
-    for place in (folder / "blobs", folder / "refs", snapshot):
-        place.mkdir(parents=True, exist_ok=True)
+    for path in (folder / "blobs", folder / "refs", snapshot):
+        path.mkdir(parents=True, exist_ok=True)
     (folder / "refs" / "main").write_text(revision)
     for name, content in files.items():
         small = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
@@ -55,160 +59,293 @@ def fetched(repo: str, revision: str, files: dict[str, bytes]) -> Path:
     return folder
 
 
-def phi_3_onnx() -> Path:
+@pytest.fixture
+def onnx() -> Path:
+    """Phi-3's ONNX repository."""
     config = json.dumps({"model": {"decoder": {"filename": "model.onnx"}}}).encode()
     files = {"genai_config.json": config, "tokenizer.json": b"{}", "model.onnx": bytes(5000)}
-    files = {f"{PHI_3.onnx_folder}/{name}": content for name, content in files.items()}
-    return fetched(PHI_3.onnx_repo, PHI_3.onnx_revision, files)
+    files = {f"{PHI_3.onnx.subfolder}/{name}": content for name, content in files.items()}
+    return fetched(PHI_3.onnx.repo, PHI_3.onnx.revision, files)
+
+
+@pytest.fixture
+def checkpoint() -> Path:
+    """A part of Phi-3's checkpoint."""
+    return fetched(PHI_3.checkpoint.repo, PHI_3.checkpoint.revision, {"config.json": b"{}"})
 
 
 def flip(path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
+    importlib.reload(folders)  # forgets the hashes, as a new process does
 
 
-def here() -> dict[tuple[str, str], str]:
+# list
+
+
+def states() -> dict[tuple[str, str], str]:
     """The table's last column, by name and form."""
-    lines = (
-        line for line in call("list").splitlines() if not line.startswith(("MODEL", " ")) and " GB in " not in line
-    )
-    return {tuple(line.split()[:2]): line.split()[-1] for line in lines if "--old" not in line}
+    rows = [line for line in call("list").splitlines() if not line.startswith("MODEL") and " GB in " not in line]
+    return {tuple(line.split()[:2]): line.split()[-1] for line in rows if "--old" not in line}
 
 
-def test_list_shows_the_whole_catalog_and_what_is_here_of_it_and_beyond(caches):
-    assert set(here().values()) == {"-"}
-    assert {name for name, _ in here()} == set(CATALOG)
-    phi_3_onnx()
-    fetched(PHI_3.checkpoint, PHI_3.revision, {"config.json": b"{}"})
-    fetched("some/one", "main", {"README.md": b"read"})
-    fetched("some/two--dashes", "main", {"README.md": b"read"})
+def test_list_shows_both_forms_of_the_whole_catalog():
+    assert states() == {(name, form): "-" for name in CATALOG for form in ("checkpoint", "onnx")}
+
+
+def test_list_fits_80_columns():
+    assert max(len(line) for line in call("list").splitlines() if "/" not in line) <= 80
+
+
+@pytest.mark.usefixtures("onnx", "checkpoint")
+@pytest.mark.parametrize(("form", "state"), [("onnx", "whole"), ("checkpoint", "part")])
+def test_list_shows_the_state_of_a_catalog_model(form, state):
+    assert states()[PHI_3.name, form] == state
+
+
+@pytest.mark.parametrize("repo", ["some/one", "some/two--dashes"])
+def test_list_shows_other_repositories_of_the_hub(repo):
+    fetched(repo, "main", {"README.md": b"read"})
+    assert states()[repo, "files"] == "whole"
+
+
+def test_list_shows_exports_of_local_folders(caches):
     built("my-model-onnx", f"{caches / 'my-model'} 1234")
-    table = here()
-    assert table["phi-3-mini-4k-instruct", "ONNX"] == "whole"
-    assert table["phi-3-mini-4k-instruct", "checkpoint"] == "part"
-    assert table["some/one", "files"] == table["some/two--dashes", "files"] == "whole"
-    assert table[str(caches / "my-model"), "ONNX"] == "whole"
+    assert states()[str(caches / "my-model"), "onnx"] == "whole"
 
 
-def test_an_export_that_a_newer_one_or_another_version_replaced_is_old(caches):
-    first = built("m-onnx", f"{caches / 'm'} 1")
-    os.utime(first, (1, 1))
-    second = built("m-onnx", f"{caches / 'm'} 2")
-    other = built("n-onnx", f"{caches / 'n'} 1", onnxruntime="1.0")
-    left = second.with_name("aside-1234")
-    left.mkdir()
-    left.with_name("aside-5678").symlink_to("gone")  # as one that a build sweeps away at this moment
-    assert {item.folder: item.old for item in cached.found()} == {first: True, second: False, other: True, left: True}
-    assert call("verify").count("intact") == 1, "what is old, or being built, is not asked for"
+def test_list_and_fit_need_no_extra(monkeypatch):
+    for module in ("torch", "transformers", "onnx", "onnx_ir"):
+        monkeypatch.setitem(sys.modules, module, None)
+    assert (call("list").count("onnx"), call("fit").count("onnx")) == (len(CATALOG), len(CATALOG))
+
+
+# Obsolete folders
+
+
+@pytest.fixture
+def exports(caches) -> dict[str, Path]:
+    """An export, one that a newer one replaced, one of an older onnxruntime, and one that was not finished."""
+    replaced = built("m-onnx", f"{caches / 'm'} 1")
+    os.utime(replaced, (1, 1))
+    newest = built("m-onnx", f"{caches / 'm'} 2")
+    older = built("n-onnx", f"{caches / 'n'} 1", onnxruntime="1.0")
+    (newest.parent / "aside-1234").mkdir()
+    (newest.parent / "aside-5678").symlink_to("gone")  # a build is removing it
+    return {"replaced": replaced, "newest": newest, "older": older, "unfinished": newest.parent / "aside-1234"}
+
+
+def test_replaced_older_and_unfinished_folders_are_obsolete(exports):
+    obsolete = {item.folder for item in cached.list_cached() if item.obsolete}
+    assert obsolete == {exports["replaced"], exports["older"], exports["unfinished"]}
+
+
+@pytest.mark.usefixtures("exports")
+def test_obsolete_folders_are_not_verified():
+    assert call("verify").count("intact") == 1
+
+
+def test_remove_old_removes_the_obsolete_ones(exports):
     call("remove", "--old", "--yes")
-    assert [item.folder for item in cached.found()] == [second]
+    assert [item.folder for item in cached.list_cached()] == [exports["newest"]]
+
+
+def test_remove_old_without_any_asks_nothing():
     assert "Freed 0.00 GB" in call("remove", "--old")
 
 
+def test_an_export_is_current_where_its_tools_are_missing(monkeypatch):
+    built("m-onnx", "some/model 1")
+    monkeypatch.setattr(export, "recipe", lambda name: {"checkpoint": name, "options": export.OPTIONS, "exporter": "1"})
+    assert [item.obsolete for item in cached.list_cached()] == [False]
+
+
+# verify
+
+
+@pytest.mark.usefixtures("onnx")
+def test_whole_files_of_the_hub_are_intact():
+    assert call("verify") == "phi-3-mini-4k-instruct, onnx, 0.00 GB: intact\n"
+
+
 @pytest.mark.parametrize("name", ["model.onnx", "tokenizer.json"])
-def test_a_flipped_byte_in_the_hubs_cache_is_found_without_a_network(name):
-    folder = phi_3_onnx()
-    assert "phi-3-mini-4k-instruct, ONNX, 0.00 GB: intact" in call("verify")
-    flip((folder / "snapshots" / PHI_3.onnx_revision / PHI_3.onnx_folder / name).resolve())
-    said = call("verify", "phi-3-mini-4k-instruct", code=1)
-    assert f"{name} has changed" in said
-    assert 'phi3kit weights fetch "phi-3-mini-4k-instruct"' in said
+def test_a_flipped_byte_is_found_without_a_network(onnx, name):
+    flip((onnx / SUBFOLDER / name).resolve())
+    message = call("verify", "phi-3-mini-4k-instruct", code=1)
+    assert f"{name} has changed" in message
+    assert 'phi3kit weights fetch "phi-3-mini-4k-instruct"' in message
 
 
-def test_a_missing_or_flipped_file_is_a_line_of_the_doctor_with_the_command_that_mends_it():
-    hub, own = phi_3_onnx(), built("m-onnx", "some/model 1")
-    assert [one.verdict for one in examine({"Models": checks.models})] == ["ok", "ok"]
-    (hub / "snapshots" / PHI_3.onnx_revision / PHI_3.onnx_folder / "model.onnx").resolve().unlink()
-    flip(own / "model.onnx")
-    damaged, partial = examine({"Models": checks.models})
-    assert (damaged.verdict, damaged.remedy) == ("fix", 'phi3kit weights fetch "some/model"')
-    assert "model.onnx has changed" in damaged.what
-    assert (partial.verdict, "lacks model.onnx" in partial.what) == ("note", True)
+def test_a_missing_file_of_the_hub_is_found(onnx):
+    (onnx / SUBFOLDER / "model.onnx").resolve().unlink()
     assert "model.onnx is missing" in call("verify", "phi-3-mini-4k-instruct", code=1)
 
 
-def test_files_that_are_no_links_are_checked_by_the_receipt_of_their_download():
-    folder = phi_3_onnx()
-    snapshot = folder / "snapshots" / PHI_3.onnx_revision
-    model = snapshot / PHI_3.onnx_folder / "model.onnx"
-    model.resolve().replace(model)  # as on Windows
-    files = {model.relative_to(snapshot).as_posix(): [store.file_hash(model), model.stat().st_size]}
-    receipt = store.root() / "hub" / f"{PHI_3.onnx_repo.replace('/', '--')}-123456789abc.json"
+def models() -> list[tuple[str, str, str]]:
+    return [(finding.verdict, finding.what, finding.remedy) for finding in examine({"Models": checks.models})]
+
+
+def test_the_doctor_names_a_damaged_file_and_the_command():
+    flip(built("m-onnx", "some/model 1") / "model.onnx")
+    what = "some/model, onnx, 0.00 GB, damaged: model.onnx has changed"
+    assert models() == [("fix", what, 'phi3kit weights fetch "some/model"')]
+
+
+def test_the_doctor_notes_a_partial_download(onnx):
+    (onnx / SUBFOLDER / "model.onnx").resolve().unlink()
+    ((verdict, what, _),) = models()
+    assert (verdict, "lacks model.onnx" in what) == ("note", True)
+
+
+@pytest.fixture
+def receipt(onnx) -> Path:
+    """The receipt of Phi-3's ONNX repository, where its model file is no link, as on some Windows."""
+    model = onnx / SUBFOLDER / "model.onnx"
+    model.resolve().replace(model)
+    snapshot = onnx / "snapshots" / PHI_3.onnx.revision
+    files = {model.relative_to(snapshot).as_posix(): [folders.file_hash(model), model.stat().st_size]}
+    receipt = store.root() / "hub" / f"{PHI_3.onnx.repo.replace('/', '--')}-123456789abc.json"
     receipt.parent.mkdir(parents=True)
     receipt.write_text(json.dumps({"folder": str(snapshot), "files": files}))
-    call("verify")
-    flip(model)
+    return receipt
+
+
+@pytest.mark.usefixtures("receipt")
+def test_files_that_are_no_links_are_intact():
+    assert "intact" in call("verify")
+
+
+@pytest.mark.usefixtures("receipt")
+def test_files_that_are_no_links_are_checked_by_their_receipt(onnx):
+    flip(onnx / SUBFOLDER / "model.onnx")
     assert "model.onnx has changed" in call("verify", code=1)
+
+
+def test_the_receipts_of_a_repository_are_removed_with_it(receipt):
     call("remove", "phi-3-mini-4k-instruct", "--yes")
     assert not receipt.exists()
 
 
-def test_remove_takes_all_of_one_model_and_nothing_else(caches):
-    gone = [phi_3_onnx(), fetched(PHI_3.checkpoint, PHI_3.revision, {"config.json": b"{}"})]
-    partial = gone[1] / "blobs" / "abc.incomplete"
-    partial.write_bytes(bytes(100))
-    stays = [fetched("some/one", "1", {"README.md": b"read"}), built("tiny-onnx", "tiny 1")]
-    assert "Freed 0.00 GB" in call("remove", "microsoft/Phi-3-mini-4k-instruct", "--yes")
-    assert not any(folder.exists() for folder in gone)
-    assert all(folder.exists() for folder in stays)
+# remove
+
+
+def test_remove_removes_both_forms_of_a_model(onnx, checkpoint):
+    (checkpoint / "blobs" / "abc.incomplete").write_bytes(bytes(100))
+    call("remove", "microsoft/Phi-3-mini-4k-instruct", "--yes")
+    assert (onnx.exists(), checkpoint.exists()) == (False, False)
+
+
+@pytest.mark.usefixtures("onnx")
+def test_remove_leaves_other_models():
+    others = [fetched("some/one", "1", {"README.md": b"read"}), built("tiny-onnx", "tiny 1")]
+    call("remove", "phi-3-mini-4k-instruct", "--yes")
+    assert [folder.exists() for folder in others] == [True, True]
+
+
+def test_remove_removes_tiny():
+    folder = built("tiny-onnx", "tiny 1")
     call("remove", "tiny", "--yes")
-    assert not stays[1].exists()
+    assert not folder.exists()
 
 
-def test_remove_never_touches_a_folder_of_ones_own(caches):
-    mine = caches / "mine"
-    mine.mkdir()
-    (mine / "config.json").write_text("{}")
-    export_ = built("mine-onnx", f"{mine} 1")
-    call("remove", str(mine), "--yes")
-    assert not export_.exists()
-    assert (mine / "config.json").exists()
-    assert "Nothing that was fetched or built of" in call("remove", str(mine), "--yes", code=1)
-    assert (mine / "config.json").exists()
+@pytest.fixture
+def own(caches) -> Path:
+    """A folder of the person's own, from which an export was made."""
+    folder = caches / "mine"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    built("mine-onnx", f"{folder} 1")
+    return folder
 
 
-@pytest.mark.parametrize("place", ["store", "hub"])
-def test_what_is_being_made_is_not_removed(place):
-    if place == "store":
-        folder, name = built("m-onnx", "some/model 1"), "some/model"
-        lock = folder.parent / ".lock"
-    else:
-        folder, name = phi_3_onnx(), "phi-3-mini-4k-instruct"
-        lock = folder.parent / ".locks" / folder.name / "0123.lock"
-        lock.parent.mkdir(parents=True)
+def test_remove_removes_the_export_of_a_folder(own):
+    call("remove", str(own), "--yes")
+    assert cached.list_cached() == []
+
+
+def test_remove_leaves_a_folder_of_ones_own(own):
+    call("remove", str(own), "--yes")
+    message = call("remove", str(own), "--yes", code=1)
+    assert ("Nothing that was fetched or built of" in message, (own / "config.json").exists()) == (True, True)
+
+
+@pytest.fixture(params=["store", "hub"])
+def locked(request) -> tuple[str, Path, Path]:
+    """A model's name, its folder, and the lock that a process holds while it makes that folder."""
+    if request.param == "store":
+        folder = built("m-onnx", "some/model 1")
+        return "some/model", folder, folder.parent / ".lock"
+    folder = request.getfixturevalue("onnx")
+    lock = folder.parent / ".locks" / folder.name / "0123.lock"
+    lock.parent.mkdir(parents=True)
+    return PHI_3.name, folder, lock
+
+
+def test_what_is_being_made_is_not_removed(locked):
+    name, folder, lock = locked
     with FileLock(lock):
-        assert "just now" in call("remove", name, "--yes", code=1)
-        assert folder.exists()
+        message = call("remove", name, "--yes", code=1)
+    assert ("just now" in message, folder.exists()) == (True, True)
+
+
+def test_what_has_been_made_is_removed(locked):
+    name, folder, lock = locked
+    with FileLock(lock):
+        pass
     call("remove", name, "--yes")
     assert not folder.exists()
 
 
-def test_a_repository_that_huggingface_hub_itself_cannot_read_is_removed_too():
-    folder = phi_3_onnx()
-    (folder / "refs" / "other").write_text("0" * 40)  # of no snapshot
+def test_a_repository_that_cannot_be_scanned_is_removed(onnx):
+    (onnx / "refs" / "other").write_text("0" * 40)  # of no snapshot
     call("remove", "phi-3-mini-4k-instruct", "--yes")
-    assert not folder.exists()
+    assert not onnx.exists()
 
 
 @pytest.mark.parametrize("arguments", [[], ["tiny", "--old"]])
-def test_remove_wants_a_name_or_old_and_asks_before_it_removes(arguments):
+def test_remove_needs_a_name_or_old(arguments):
     assert "either a name or --old" in call("remove", *arguments, "--yes", code=2)
+
+
+def test_remove_needs_yes_where_no_terminal_is():
     folder = built("tiny-onnx", "tiny 1")
-    assert "--yes where nobody can be asked" in call("remove", "tiny", code=2)
-    assert folder.exists()
+    message = call("remove", "tiny", code=2)
+    assert ("--yes" in message, folder.exists()) == (True, True)
 
 
-def test_an_unknown_name_is_told_in_the_catalogs_words():
+def test_an_unknown_name_gets_a_suggestion():
     assert "did you mean 'phi-4-mini-instruct'?" in call("verify", "phi-4", code=1)
+
+
+def test_a_model_without_files_gets_the_command_list():
     assert "phi3kit weights list" in call("remove", "tiny", "--yes", code=1)
 
 
-def test_fit_prints_a_row_for_every_form_within_80_columns(monkeypatch):
-    from phi3kit import machine
+# fit
 
+
+@pytest.fixture
+def two_gb(monkeypatch) -> None:
     monkeypatch.setattr(machine, "memory", lambda: (2**31, 2**30))
-    said = call("fit")
-    assert said.count("checkpoint") == said.count("ONNX") == len(CATALOG)
-    assert "no, too little" in said and "memory: 3.4 GB needed, 1.1 GB free" in said
+
+
+@pytest.mark.usefixtures("two_gb")
+@pytest.mark.parametrize("form", ["checkpoint", "onnx"])
+def test_fit_prints_a_row_for_every_form(form):
+    assert call("fit").count(form) == len(CATALOG)
+
+
+@pytest.mark.usefixtures("two_gb")
+def test_fit_fits_80_columns():
+    assert max(map(len, call("fit").splitlines())) <= 80
+
+
+@pytest.mark.usefixtures("two_gb")
+def test_fit_says_what_is_too_little():
+    message = call("fit", "phi-3-mini-4k-instruct")
+    assert ("no, too little" in message, "memory: 3.4 GB needed, 1.1 GB free" in message) == (True, True)
+
+
+def test_measuring_needs_a_name():
     assert "the name of the model to try" in call("fit", "--measure", code=2)

@@ -1,68 +1,95 @@
-"""Will it fit, how fast: the arithmetic, and what it reads from a folder."""
+"""Does it fit, how fast is it: the arithmetic, and what is read from a folder."""
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from phi3kit import machine
 from phi3kit.doctor import fit
-from phi3kit.doctor.fit import Form
+from phi3kit.doctor.fit import Requirements
 from phi3kit.errors import WeightsError
-from phi3kit.weights import CATALOG, Entry
+from phi3kit.system import machine
+from phi3kit.weights import CATALOG, Entry, Form
+from phi3kit.weights.catalog import Source
 
 QUIET = 35.5e9  # bytes a second that two cores read
-PHI_3_SHAPE = Form("ONNX", 2_600_000_000, 3_200_000_000, 2_200_000_000, 32)
+PHI_3_SHAPE = Requirements(Form.ONNX, 2_600_000_000, 3_200_000_000, 2_200_000_000, 32)
 
 
-def of(name: str, form: str) -> Form:
-    return next(one for one in fit.forms(CATALOG[name]) if one.form == form)
+def of(name: str, form: Form) -> Requirements:
+    return next(needs for needs in fit.list_requirements(CATALOG[name]) if needs.form is form)
 
 
 @pytest.mark.parametrize(
-    ("form", "bandwidth", "measured"),
+    ("needs", "bandwidth", "measured"),
     [
-        (of("tiny", "ONNX"), 35.5e9, 190),
-        (of("tiny", "ONNX"), 48e9, 260),
-        (of("tiny", "checkpoint"), 48e9, 51),
+        (of("tiny", Form.ONNX), 35.5e9, 190),
+        (of("tiny", Form.ONNX), 48e9, 260),
+        (of("tiny", Form.CHECKPOINT), 48e9, 51),
         (PHI_3_SHAPE, 35.5e9, 11.3),
         (replace(PHI_3_SHAPE, read=2_890_000_000), 43.9e9, 13.2),  # exported with some matrices in 8 bits
-        (of("phi-3-mini-4k-instruct", "checkpoint"), 43.9e9, 3.3),  # random weights of its shape
+        (of("phi-3-mini-4k-instruct", Form.CHECKPOINT), 43.9e9, 3.3),  # random weights of its shape
     ],
-    ids=lambda value: value.form if isinstance(value, Form) else str(value),
+    ids=lambda value: value.form if isinstance(value, Requirements) else str(value),
 )
-def test_the_arithmetic_gives_what_was_measured_within_a_fifth(form, bandwidth, measured):
-    assert form.tokens_per_second(bandwidth, 2) == pytest.approx(measured, rel=0.2)
+def test_estimates_are_within_a_fifth_of_measurements(needs, bandwidth, measured):
+    assert needs.tokens_per_second(bandwidth, 2) == pytest.approx(measured, rel=0.2)
 
 
-def test_memory_is_the_limit_however_many_cores_and_more_of_it_is_faster():
+def test_memory_bandwidth_limits_any_number_of_cores():
     assert PHI_3_SHAPE.tokens_per_second(QUIET, 1000) < QUIET / PHI_3_SHAPE.read
+
+
+def test_more_memory_bandwidth_is_faster():
     assert PHI_3_SHAPE.tokens_per_second(2 * QUIET, 8) > 1.5 * PHI_3_SHAPE.tokens_per_second(QUIET, 8)
 
 
 @pytest.mark.parametrize("name", CATALOG)
-def test_every_catalog_entry_can_be_judged(name):
-    checkpoint, onnx = fit.forms(CATALOG[name])
-    assert (checkpoint.form, onnx.form) == ("checkpoint", "ONNX")
-    assert onnx.read <= onnx.disk < checkpoint.read
-    assert 0.5 < onnx.read / CATALOG[name].parameters < 0.9  # int4 in blocks, some matrices in int8
-    assert onnx.tokens_per_second(QUIET, 2) > checkpoint.tokens_per_second(QUIET, 2)
+class TestCatalogEntry:
+    """Both forms of each entry can be estimated."""
+
+    def test_both_forms_are_listed(self, name):
+        assert [needs.form for needs in fit.list_requirements(CATALOG[name])] == list(Form)
+
+    def test_int4_reads_at_most_its_files(self, name):
+        assert of(name, Form.ONNX).read <= of(name, Form.ONNX).disk < of(name, Form.CHECKPOINT).read
+
+    def test_int4_reads_half_a_byte_a_parameter_and_more(self, name):
+        assert 0.5 < of(name, Form.ONNX).read / CATALOG[name].parameters < 0.9  # in blocks, some matrices in int8
+
+    def test_int4_is_faster(self, name):
+        speeds = [of(name, form).tokens_per_second(QUIET, 2) for form in Form]
+        assert speeds == sorted(speeds)
 
 
-def test_what_is_short_is_named_and_what_is_here_needs_no_disk(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("cached", "expected"),
+    [
+        (0, ["disk: 2.5 GB needed, 1.0 GB free", "memory: 3.2 GB needed, 3.0 GB free"]),
+        (2_500_000_000, ["memory: 3.2 GB needed, 3.0 GB free"]),
+    ],
+)
+def test_cached_files_need_no_more_disk(monkeypatch, cached, expected):
     monkeypatch.setattr(machine, "memory", lambda: (8 * 10**9, 3 * 10**9))
     monkeypatch.setattr(machine, "disk_free", lambda folder: 10**9)
-    form = Form("ONNX", 2_500_000_000, 3_200_000_000, 2_000_000_000, 32, 0, tmp_path)
-    assert form.short_of() == ["disk: 2.5 GB needed, 1.0 GB free", "memory: 3.2 GB needed, 3.0 GB free"]
-    assert Form("ONNX", 2_500_000_000, 10**9, 10**9, 32, 2_500_000_000, tmp_path).short_of() == []
+    needs = Requirements(Form.ONNX, 2_500_000_000, 3_200_000_000, 2_000_000_000, 32, cached)
+    assert needs.shortages() == expected
 
 
-def test_a_local_folder_is_judged_by_its_files_without_the_table_of_embeddings(tmp_path, monkeypatch):
+def test_what_fits_has_no_shortage(monkeypatch):
+    monkeypatch.setattr(machine, "memory", lambda: (64 * 10**9, 64 * 10**9))
+    monkeypatch.setattr(machine, "disk_free", lambda folder: 10**12)
+    assert PHI_3_SHAPE.shortages() == []
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """An ONNX folder with a table of 1000 x 64 embeddings and a matrix of 64 x 64, in float32."""
     import numpy as np
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
-    monkeypatch.setenv("PHI3KIT_CACHE", str(tmp_path / "cache"))
     table = numpy_helper.from_array(np.zeros((1000, 64), np.float32), "table")
     weight = numpy_helper.from_array(np.zeros((64, 64), np.float32), "weight")
     nodes = [helper.make_node("Gather", ["table", "ids"], ["x"]), helper.make_node("MatMul", ["x", "weight"], ["y"])]
@@ -73,8 +100,24 @@ def test_a_local_folder_is_judged_by_its_files_without_the_table_of_embeddings(t
     config = {"model": {"decoder": {"filename": "model.onnx", "num_hidden_layers": 3}}}
     (tmp_path / "genai_config.json").write_text(json.dumps(config))
     (tmp_path / "tokenizer.json").write_text("{}")
-    (form,) = fit.forms(Entry(tmp_path.name, folder=tmp_path))
-    assert (form.form, form.read, form.layers) == ("ONNX", 64 * 64 * 4, 3)
-    assert form.disk > 1000 * 64 * 4
+    return tmp_path
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PHI3KIT_CACHE", str(tmp_path / "cache"))
+
+
+def test_the_table_of_embeddings_is_not_read(folder):
+    (needs,) = fit.list_requirements(Entry("mine", folder=folder))
+    assert (needs.form, needs.read, needs.layers) == (Form.ONNX, 64 * 64 * 4, 3)
+
+
+def test_the_disk_of_a_folder_is_the_size_of_its_files(folder):
+    (needs,) = fit.list_requirements(Entry("mine", folder=folder))
+    assert needs.disk == sum(path.stat().st_size for path in folder.iterdir())
+
+
+def test_the_sizes_of_an_unlisted_hub_id_are_unknown():
     with pytest.raises(WeightsError, match="is not known"):
-        fit.forms(Entry("some/one", checkpoint="some/one"))
+        fit.list_requirements(Entry("some/one", checkpoint=Source("some/one")))

@@ -1,4 +1,4 @@
-"""What of a returned notebook is run, what is read from it, and what is said; no kernel is started here."""
+"""Which cells of a returned notebook run, what is read from them, and what is printed. No kernel is started here."""
 
 import json
 import os
@@ -6,87 +6,135 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from nbformat.v4 import new_markdown_cell, new_notebook, new_output
 from returned import SOLUTIONS, returned, workbook
 from typer.testing import CliRunner
 
 from phi3kit import weights
 from phi3kit.cli import app
 from phi3kit.errors import InvalidRequest
-from phi3kit.workbook import grade, places, sandbox
-from phi3kit.workbook.results import MEDIA_TYPE
+from phi3kit.workbook.exercises import grading, sandbox
+from phi3kit.workbook.running import paths
+from phi3kit.workbook.running.results import MEDIA_TYPE
 
-IMPORT = "from phi3kit.workbook import check\n"
+IMPORT = "from phi3kit.workbook.exercises import check\n"
 
 
 @pytest.fixture
 def small(tmp_path, monkeypatch):
-    """A workbook of one notebook, beside one that has no exercises."""
-    monkeypatch.setattr(places, "NOTEBOOKS", tmp_path / "notebooks")
-    places.NOTEBOOKS.mkdir()
-    nbformat.write(workbook(), places.NOTEBOOKS / "Small.ipynb")
-    nbformat.write(nbformat.v4.new_notebook(), places.NOTEBOOKS / "Empty.ipynb")
+    """A workbook of one notebook, beside one without exercises."""
+    monkeypatch.setattr(paths, "NOTEBOOKS", tmp_path / "notebooks")
+    paths.NOTEBOOKS.mkdir()
+    nbformat.write(workbook(), paths.NOTEBOOKS / "Small.ipynb")
+    nbformat.write(new_notebook(), paths.NOTEBOOKS / "Empty.ipynb")
     return tmp_path
 
 
-@pytest.fixture
-def ran(monkeypatch):
-    """A sandbox that runs nothing: what it was given, and what the checks are to have said."""
-    seen = {"outputs": {}, "troubles": []}
+class FakeSandbox:
+    """A sandbox that runs nothing: it keeps the notebook, and gives its cells prepared outputs."""
 
-    def run(notebook, limits=None):
-        seen["notebook"] = notebook
+    def __init__(self):
+        self.notebook, self.outputs, self.problems = None, {}, []
+
+    def run(self, notebook, limits=None):
+        self.notebook = notebook
         for cell in notebook.cells:
             if cell.cell_type == "code":
-                cell.outputs = seen["outputs"].get(cell.id, [])
-        return sandbox.Ran(notebook, seen["troubles"])
+                cell.outputs = self.outputs.get(cell.id, [])
+        return sandbox.Result(notebook, self.problems)
 
-    monkeypatch.setattr(sandbox, "run", run)
-    return seen
-
-
-def verdict(name, right, of, **trouble):
-    told = {"right": right, "of": of, **trouble}
-    return [nbformat.v4.new_output("execute_result", {MEDIA_TYPE: {f"check:{name}": told}})]
+    @property
+    def code(self):
+        """The code that was to run, by cell id, in order."""
+        return {cell.get("id"): cell.source for cell in self.notebook.cells if cell.cell_type == "code"}
 
 
-def sources(notebook):
-    return [(cell.get("id"), cell.source) for cell in notebook.cells if cell.cell_type == "code"]
+@pytest.fixture
+def fake(monkeypatch):
+    result = FakeSandbox()
+    monkeypatch.setattr(sandbox, "run", result.run)
+    return result
 
 
-def test_our_checks_and_parameters_take_the_place_of_the_learners(small, ran):
-    changes = {"parameters": "n = 5", "check-double": "print('Right: 2 of 2')", "check-shout": None}
-    path = returned(small / "renamed by anna.ipynb", SOLUTIONS | changes)
+def verdict(name, right, steps, **mistake):
+    data = {f"check:{name}": {"right": right, "steps": steps, **mistake}}
+    return [new_output("execute_result", {MEDIA_TYPE: data})]
+
+
+def error(name, message):
+    return new_output("error", ename=name, evalue=message, traceback=[])
+
+
+def test_a_renamed_copy_is_recognized_by_its_cells(small, fake):
+    assert grading.grade(returned(small / "renamed by anna.ipynb")).notebook == "Small"
+
+
+@pytest.mark.parametrize(
+    ("changed", "source", "graded"),
+    [
+        ("parameters", "n = 5", "n = 1  # a parameter"),
+        ("check-double", "print('Right: 2 of 2')", f"{IMPORT}check.double(double)"),
+        ("check-shout", None, f"{IMPORT}check.shout(loud, louder)"),
+        ("stub-double", SOLUTIONS["stub-double"], SOLUTIONS["stub-double"]),
+    ],
+    ids=["our parameters", "our check", "our check for a lost one", "the learner's code"],
+)
+def test_it_runs_our_checks_and_parameters(small, fake, changed, source, graded):
+    grading.grade(returned(small / "a.ipynb", {changed: source}))
+    assert fake.code[changed] == graded
+
+
+def test_a_lost_check_runs_last(small, fake):
+    grading.grade(returned(small / "a.ipynb", {"check-double": None}))
+    assert list(fake.code)[-1] == "check-double"
+
+
+def test_another_kernel_in_the_metadata_is_not_used(small, fake):
+    path = returned(small / "a.ipynb")
     notebook = nbformat.read(path, as_version=4)
     notebook.metadata.kernelspec = {"name": "ir", "display_name": "R"}
     nbformat.write(notebook, path)
-    assert grade.grade(path).notebook == "Small"
-    cells = dict(sources(ran["notebook"]))
-    assert cells["parameters"] == "n = 1  # a parameter"
-    assert cells["check-double"] == f"{IMPORT}check.double(double)"
-    assert sources(ran["notebook"])[-1] == ("check-shout", f"{IMPORT}check.shout(loud, louder)")
-    assert cells["stub-double"] == SOLUTIONS["stub-double"]
-    assert "kernelspec" not in ran["notebook"].metadata
+    grading.grade(path)
+    assert "kernelspec" not in fake.notebook.metadata
 
 
-def test_a_score_is_read_from_our_own_check_cells_alone(small, ran):
-    forged = {f"check:{name}": {"right": ["a", "b"], "of": 2} for name in ("double", "shout")}
-    ran["outputs"] = {
-        "stub-double": [nbformat.v4.new_output("display_data", {MEDIA_TYPE: forged})],
-        "check-double": verdict("double", ["one"], 2, came="3", expected="4", hint="Multiply."),
-        "check-shout": [nbformat.v4.new_output("error", ename="NameError", evalue="no loud", traceback=[])],
-    }
-    report = grade.grade(returned(small / "a.ipynb"))
-    double, shout = report.marks
-    assert (double.right, double.of) == (1, 2)
-    assert double.told == {"came": "3", "expected": "4", "hint": "Multiply."}
-    assert (shout.right, shout.of, shout.told) == (0, 1, {"not checked": "NameError: no loud"})
-    assert (report.right, report.of) == (1, 3)
+def test_a_verdict_gives_points_and_feedback(small, fake):
+    fake.outputs["check-double"] = verdict("double", ["one"], 2, got="3", expected="4", hint="Multiply.")
+    feedback = {"got": "3", "expected": "4", "hint": "Multiply."}
+    mark = grading.Mark("double", "Exercise 1: Double", 1, 2, feedback)
+    assert grading.grade(returned(small / "a.ipynb")).marks[0] == mark
 
 
-def test_an_exercise_that_was_not_reached_keeps_its_points_in_the_sum(small, ran):
-    report = grade.grade(returned(small / "a.ipynb"))
-    assert (report.right, report.of) == (0, 3)
-    assert report.marks[0].told == {"not checked": "the notebook did not come so far"}
+def test_a_verdict_in_another_cell_gives_no_points(small, fake):
+    forged = {f"check:{name}": {"right": ["a", "b"], "steps": 2} for name in ("double", "shout")}
+    fake.outputs["stub-double"] = [new_output("display_data", {MEDIA_TYPE: forged})]
+    assert grading.grade(returned(small / "a.ipynb")).right == 0
+
+
+def test_an_error_of_the_check_is_the_feedback(small, fake):
+    fake.outputs["check-shout"] = [error("NameError", "no loud")]
+    assert grading.grade(returned(small / "a.ipynb")).marks[1].feedback == {"not checked": "NameError: no loud"}
+
+
+def test_an_error_of_the_stub_comes_before_that_of_the_check(small, fake):
+    fake.outputs |= {"stub-double": [error("KeyError", "a")], "check-double": [error("NameError", "no double")]}
+    assert grading.grade(returned(small / "a.ipynb")).marks[0].feedback == {"not checked": "KeyError: a"}
+
+
+def test_an_exercise_that_did_not_run_keeps_its_steps(small, fake):
+    report = grading.grade(returned(small / "a.ipynb"))
+    assert [(mark.right, mark.steps) for mark in report.marks] == [(0, 2), (0, 1)]
+
+
+def test_an_exercise_that_did_not_run_says_so(small, fake):
+    report = grading.grade(returned(small / "a.ipynb"))
+    assert report.marks[0].feedback == {"not checked": "the run ended before this exercise"}
+
+
+def test_a_report_adds_its_marks_up(small, fake):
+    fake.outputs = {"check-double": verdict("double", ["one"], 2), "check-shout": verdict("shout", ["both"], 1)}
+    report = grading.grade(returned(small / "a.ipynb"))
+    assert (report.right, report.steps) == (2, 3)
 
 
 @pytest.mark.parametrize(
@@ -99,39 +147,37 @@ def test_an_exercise_that_was_not_reached_keeps_its_points_in_the_sum(small, ran
             "a Jupyter notebook",
         ),
         ("[1, 2]", "a Jupyter notebook"),
-        (nbformat.writes(nbformat.v4.new_notebook()), "a copy of Empty or Small with its exercises"),
-        (
-            nbformat.writes(nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("x", id="title")])),
-            "a copy of Empty or Small with its exercises",
-        ),
+        (nbformat.writes(new_notebook()), "a copy of Empty or Small with its exercises"),
+        (nbformat.writes(new_notebook(cells=[new_markdown_cell("x", id="title")])), "a copy of Empty or Small"),
     ],
+    ids=["no file", "no JSON", "an invalid cell", "a list", "no cells", "other cells"],
 )
-def test_what_is_no_notebook_of_ours_is_refused_in_a_sentence(small, ran, content, message):
+def test_a_file_that_is_no_copy_of_ours_does_not_run(small, fake, content, message):
     path = small / "a.ipynb"
     if content is not None:
         path.write_text(content, encoding="utf-8")
     with pytest.raises(InvalidRequest, match=message):
-        grade.grade(path)
-    assert "notebook" not in ran
+        grading.grade(path)
+    assert fake.notebook is None
 
 
 @pytest.fixture
-def no_weights(monkeypatch):
+def command(small, fake, monkeypatch):
+    """The command line, with the fake sandbox and without `tiny`."""
     for form in ("checkpoint", "onnx"):
         monkeypatch.setattr(weights, form, lambda name: None)
+    return lambda *arguments: CliRunner().invoke(app, ["grade", *map(str, arguments)])
 
 
-def test_the_command_tells_scores_words_and_the_sum(small, ran, no_weights):
-    ran["outputs"] = {"check-double": verdict("double", ["one"], 2, came="\x1b[31m3\n4", expected="4", hint="[b]no")}
-    ran["outputs"]["check-shout"] = verdict("shout", ["both"], 1)
-    ran["troubles"] = ["Cell [5] was odd."]
+def test_the_command_prints_points_feedback_and_the_sum(small, fake, command):
+    fake.outputs = {"check-double": verdict("double", ["one"], 2, got="3\n4", expected="4", hint="[b]no")}
+    fake.outputs["check-shout"] = verdict("shout", ["both"], 1)
+    fake.problems = ["Cell [5] was odd."]
     path = returned(small / "anna.ipynb")
-    done = CliRunner().invoke(app, ["grade", str(path)])
-    assert done.exit_code == 0, done.output
-    assert done.stdout.splitlines() == [
+    assert command(path).stdout.splitlines() == [
         f"{path}  (Small)",
         "  1 of 2  Exercise 1: Double",
-        "          came:        \ufffd[31m3",
+        "          got:         3",
         "                       4",
         "          expected:    4",
         "          hint:        [b]no",
@@ -141,41 +187,77 @@ def test_the_command_tells_scores_words_and_the_sum(small, ran, no_weights):
     ]
 
 
-def test_the_command_says_why_something_was_not_checked(small, ran, no_weights):
-    ran["outputs"] = {"check-double": [nbformat.v4.new_output("error", ename="NameError", evalue="no x", traceback=[])]}
-    done = CliRunner().invoke(app, ["grade", str(returned(small / "anna.ipynb"))])
-    assert "          not checked: NameError: no x" in done.stdout.splitlines()
+def test_the_command_prints_no_control_characters(small, fake, command):
+    fake.outputs["check-double"] = verdict("double", [], 2, got="\x1b[31m3")
+    assert "got:         \ufffd[31m3\n" in command(returned(small / "a.ipynb")).stdout
 
 
-def test_one_refused_file_does_not_keep_the_others_from_being_graded(small, ran, no_weights):
+def test_the_command_prints_why_an_exercise_was_not_checked(small, fake, command):
+    fake.outputs["check-double"] = [error("NameError", "no x")]
+    assert "          not checked: NameError: no x\n" in command(returned(small / "a.ipynb")).stdout
+
+
+def test_a_file_with_few_points_is_no_failure_of_the_command(small, command):
+    assert command(returned(small / "a.ipynb")).exit_code == 0
+
+
+def test_a_refused_file_fails_the_command(small, command):
+    done = command(small / "absent.ipynb")
+    assert done.exit_code == 2 and "a file that exists" in done.stderr
+
+
+def test_the_files_after_a_refused_one_are_graded(small, command):
     good = returned(small / "good.ipynb")
-    done = CliRunner().invoke(app, ["grade", str(small / "absent.ipynb"), str(good), "--json"])
-    assert done.exit_code == 2
-    assert "a file that exists" in done.stderr
-    told = json.loads(done.stdout)
-    assert told[str(good)]["of"] == 3 and told[str(good)]["marks"][0]["exercise"] == "double"
+    results = json.loads(command(small / "absent.ipynb", good, "--json").stdout)
+    assert list(results) == [str(good)]
 
 
-def test_no_secret_reaches_the_sandbox_and_the_models_do(tmp_path):
-    secret = {
-        "HF_TOKEN": "a",
-        "GITHUB_TOKEN": "a",
-        "DB_PASSWORD": "a",
-        "PGPASS": "a",
-        "AWS_SECRET_ACCESS_KEY": "a",
-        "OPENAI_API_KEY": "a",
-        "SSH_AUTH_SOCK": "a",
-        "https_proxy": "a",
-        "DATABASE_URL": "postgres://me:secret@host/db",
-        "MLFLOW_RUN_ID": "a",
-        "HF_HOME": "a",
-        "XDG_CACHE_HOME": "a",
-    }
-    made = sandbox.environment({**secret, "PATH": "/p", "SYSTEMROOT": "C:\\Windows", "PYTHONPATH": "x"}, tmp_path)
-    assert not secret.keys() & made.keys()
-    assert (made["PATH"], made["SYSTEMROOT"]) == ("/p", "C:\\Windows")
-    assert made["PYTHONPATH"] == os.pathsep.join([str(tmp_path / "hook"), "x"])
-    assert made["PHI3KIT_CACHE"] == str(weights.store.root())
-    for name in ("HOME", "USERPROFILE", "APPDATA", "LOCALAPPDATA", "TMPDIR", "TEMP", "TMP"):
-        assert Path(made[name]).is_relative_to(tmp_path)
-    assert made["MLFLOW_TRACKING_URI"] == f"sqlite:///{(tmp_path / 'mlflow.db').as_posix()}"
+def test_json_has_marks_and_sums(small, command):
+    path = returned(small / "a.ipynb")
+    result = json.loads(command(path, "--json").stdout)[str(path)]
+    assert (result["right"], result["steps"], result["marks"][0]["exercise"]) == (0, 3, "double")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("HF_TOKEN", "a"),
+        ("GITHUB_TOKEN", "a"),
+        ("DB_PASSWORD", "a"),
+        ("PGPASS", "a"),
+        ("AWS_SECRET_ACCESS_KEY", "a"),
+        ("OPENAI_API_KEY", "a"),
+        ("SSH_AUTH_SOCK", "a"),
+        ("https_proxy", "a"),
+        ("DATABASE_URL", "postgres://me:secret@host/db"),
+        ("MLFLOW_RUN_ID", "a"),
+        ("HF_HOME", "a"),
+        ("XDG_CACHE_HOME", "a"),
+    ],
+)
+def test_no_secret_variable_reaches_the_sandbox(tmp_path, name, value):
+    assert name not in sandbox.environment({name: value}, tmp_path)
+
+
+@pytest.mark.parametrize(("name", "value"), [("PATH", "/p"), ("SYSTEMROOT", "C:\\Windows")])
+def test_other_variables_reach_the_sandbox(tmp_path, name, value):
+    assert sandbox.environment({name: value}, tmp_path)[name] == value
+
+
+@pytest.mark.parametrize("name", ["HOME", "USERPROFILE", "APPDATA", "LOCALAPPDATA", "TMPDIR", "TEMP", "TMP"])
+def test_the_sandbox_has_folders_of_its_own(tmp_path, name):
+    assert Path(sandbox.environment({name: "a"}, tmp_path)[name]).is_relative_to(tmp_path)
+
+
+def test_the_sandbox_has_a_store_of_its_own(tmp_path):
+    uri = sandbox.environment({}, tmp_path)["MLFLOW_TRACKING_URI"]
+    assert uri == f"sqlite:///{(tmp_path / 'mlflow.db').as_posix()}"
+
+
+def test_the_sandbox_has_the_hook_before_other_paths(tmp_path):
+    variables = sandbox.environment({"PYTHONPATH": "x"}, tmp_path)
+    assert variables["PYTHONPATH"] == os.pathsep.join([str(tmp_path / "hook"), "x"])
+
+
+def test_the_sandbox_uses_the_cache_of_the_models(tmp_path):
+    assert sandbox.environment({}, tmp_path)["PHI3KIT_CACHE"] == str(weights.store.root())

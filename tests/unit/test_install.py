@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from phi3kit.workbook.places import ROOT
+from phi3kit.workbook.running.paths import ROOT
 
 CPU = "--index-url https://download.pytorch.org/whl/cpu --retries 0 --timeout 10 --no-deps torch=="
 
@@ -79,7 +79,7 @@ def test_on_linux_the_cpu_build_is_asked_for_once_and_first(installer):
     assert installer.torch_commands() == [f"{CPU}2.13.0"]
 
 
-def test_where_that_index_does_not_answer_pypi_is_next_and_that_is_said(installer):
+def test_without_that_index_pypi_is_next(installer):
     installer.fails = ("--index-url",)
     first, second = installer.torch_commands()
     assert (first, second) == (f"{CPU}2.13.0", f"--constraint {installer.module.PINS} torch==2.13.0")
@@ -138,7 +138,7 @@ def test_an_interrupted_installation_starts_over(installer, monkeypatch):
 
 
 @pytest.mark.parametrize("change", ["another Python", "a folder that was moved", "a stranger's .venv"])
-def test_an_environment_that_does_not_fit_is_made_anew_and_that_is_said(installer, monkeypatch, tmp_path, change):
+def test_an_environment_that_does_not_fit_is_made_again(installer, monkeypatch, tmp_path, change):
     installer.main()
     if change == "another Python":
         monkeypatch.setattr(installer.module.sys, "version_info", (3, 99, 0))
@@ -165,7 +165,7 @@ def test_a_failed_update_leaves_the_environment_that_worked(installer):
     assert (installer.venv / "kept").exists()
 
 
-def test_what_it_needs_is_said_in_a_sentence(installer, monkeypatch):
+def test_a_missing_need_is_one_sentence(installer, monkeypatch):
     monkeypatch.setattr(installer.module.shutil, "disk_usage", lambda place: Room(1e9))
     with pytest.raises(
         SystemExit,
@@ -209,7 +209,7 @@ def old_pythons() -> list:
 
 @pytest.mark.skipif(os.name == "nt", reason="nobody waits there")
 @pytest.mark.parametrize("mode", [0o644, 0o444])
-def test_a_second_window_says_that_it_waits_and_goes_on_after_the_first(installer, monkeypatch, mode):
+def test_a_second_window_waits_for_the_first(installer, monkeypatch, mode):
     import fcntl
 
     installer.module.PINS.chmod(mode)
@@ -235,7 +235,7 @@ def test_a_second_window_says_that_it_waits_and_goes_on_after_the_first(installe
 @pytest.mark.skipif(os.name == "nt", reason="makes a program of a name by a link")
 @pytest.mark.parametrize("python", old_pythons())
 @pytest.mark.parametrize("newer", [True, False])
-def test_an_old_python_is_told_of_a_newer_one(python, newer, tmp_path):
+def test_an_old_python_names_a_newer_one(python, newer, tmp_path):
     if newer:
         (tmp_path / "python3.11").write_text("#!/bin/sh\nexit 1\n")  # as pyenv's, which may only mention a Python
         (tmp_path / "python3.12").write_text("#!/bin/sh\nexit 0\n")
@@ -251,7 +251,7 @@ def test_an_old_python_is_told_of_a_newer_one(python, newer, tmp_path):
 
 
 @pytest.mark.parametrize(("minor", "fits"), [(10, False), (11, True), (12, True), (13, True), (14, False), (15, False)])
-def test_a_python_without_wheels_for_the_pins_ends_before_anything_else_is_read(monkeypatch, tmp_path, minor, fits):
+def test_a_python_without_wheels_is_refused_at_once(monkeypatch, tmp_path, minor, fits):
     monkeypatch.setattr(sys, "version_info", (3, minor, 1, "final", 0))
     monkeypatch.setenv("PATH", str(tmp_path))
     if fits:

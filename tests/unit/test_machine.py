@@ -2,10 +2,10 @@
 
 import pytest
 
-from phi3kit import machine
+from phi3kit.system import machine
 
 
-def test_memory_is_more_in_all_than_free_and_disk_is_asked_of_a_folder_that_is_yet_to_be_made(tmp_path):
+def test_memory_and_disk_are_measured(tmp_path):
     total, free = machine.memory()
     assert total >= free > 0
     assert machine.disk_free(tmp_path / "not" / "yet") > 0
@@ -15,7 +15,7 @@ def test_memory_is_more_in_all_than_free_and_disk_is_asked_of_a_folder_that_is_y
     ("folder", "limit", "used"),
     [(".", "memory.max", "memory.current"), ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes")],
 )
-def test_a_container_has_what_its_limit_leaves_and_what_is_only_cached(folder, limit, used, tmp_path, monkeypatch):
+def test_a_containers_limit_counts(folder, limit, used, tmp_path, monkeypatch):
     monkeypatch.setattr(machine, "CGROUP", tmp_path)
     (tmp_path / folder).mkdir(exist_ok=True)
     for name, text in {limit: "1000", used: "900", "memory.stat": "anon 600\ninactive_file 250"}.items():
@@ -25,12 +25,12 @@ def test_a_container_has_what_its_limit_leaves_and_what_is_only_cached(folder, l
     assert machine.memory()[0] > 1000
 
 
-def test_memory_is_read_at_a_speed_that_some_computer_has(monkeypatch):
+def test_the_bandwidth_is_plausible(monkeypatch):
     monkeypatch.setattr(machine, "memory", lambda: (2**30, 2**26))  # keeps the test small
     assert 1e8 < machine.memory_bandwidth() < 1e13
 
 
-def test_the_processor_has_a_name_and_extensions_that_torch_knows():
+def test_the_processor_has_a_name_and_extensions():
     name, extensions = machine.processor()
     assert name
     assert set(extensions) & {"avx2", "neon"} or not extensions

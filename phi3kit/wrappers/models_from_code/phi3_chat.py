@@ -1,4 +1,4 @@
-"""The model's code as MLflow stores it: run at load, so that nothing has to be unpickled."""
+"""The model as code, which MLflow stores and runs at load: nothing is pickled."""
 
 from mlflow.models import set_model
 

@@ -1,0 +1,91 @@
+"""Folders with a manifest of hashes: seal one, and find out later whether any of its files has changed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from phi3kit.errors import WeightsError
+
+MANIFEST = "manifest.json"
+
+_verified: dict[Path, tuple[str, int]] = {}  # hash and modification time of each file that this process has hashed
+
+
+def file_hash(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest(recipe: Mapping[str, str]) -> str:
+    """Twelve hexadecimal digits that change when any key or value of `recipe` changes."""
+    return hashlib.sha256(json.dumps(dict(recipe), sort_keys=True).encode()).hexdigest()[:12]
+
+
+def weights_size(folder: Path) -> int:
+    """Bytes of the weights in a checkpoint or an ONNX model."""
+    kinds = ("*.safetensors", "*.onnx", "*.onnx.data", "*.onnx_data")
+    return sum(path.stat().st_size for kind in kinds for path in folder.glob(kind))
+
+
+def seal(folder: Path, recipe: Mapping[str, str]) -> None:
+    """Write the manifest of `folder`, and flush every file to disk before the folder can be used.
+
+    Args:
+        folder: with all its files.
+        recipe: everything that the files depend on; it is kept in the manifest.
+    """
+    files = {}
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        files[path.relative_to(folder).as_posix()] = (file_hash(path), path.stat().st_size)
+    manifest = json.dumps({"recipe": dict(recipe), "files": files}, indent=1)
+    (folder / MANIFEST).write_text(manifest, encoding="utf-8")
+    for name in (*files, MANIFEST):
+        with (folder / name).open("rb+") as file:
+            os.fsync(file.fileno())
+
+
+def damage(folder: Path, files: Mapping[str, Sequence[Any]] | None = None) -> str | None:
+    """What is wrong with a folder, in words; None when its files are as they were sealed.
+
+    Hashing runs at about 1.4 GB/s here, 0.3 s for both forms of `tiny`, so it is done once per process; later calls
+    compare sizes and modification times, and hash again only when one of those changed.
+
+    Args:
+        folder: where the files lie.
+        files: SHA-256 and size of each file, by its name; by default those of the folder's own manifest.
+    """
+    try:
+        if files is None:
+            files = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
+        for name, (sealed, size) in files.items():
+            stat = (folder / name).stat()
+            if stat.st_size != size:
+                return f"{name} has {stat.st_size} bytes instead of {size}"
+            seen = (sealed, stat.st_mtime_ns)
+            if _verified.get(folder / name) != seen and file_hash(folder / name) != sealed:
+                return f"{name} has changed"
+            _verified[folder / name] = seen
+    except FileNotFoundError as error:
+        return f"{Path(error.filename).name} is missing"
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return f"{MANIFEST} cannot be read"
+    return None
+
+
+def verify(folder: Path) -> None:
+    """Refuse a sealed folder, or a copy of one, in which a file has changed. A folder without a manifest passes.
+
+    Raises:
+        WeightsError: naming the file.
+    """
+    if (folder / MANIFEST).is_file() and (problem := damage(folder.absolute())):
+        raise WeightsError(
+            f"{folder} is not used, since it is not as it was made: {problem}. Copy or log it again from a whole one; "
+            f"if the change is meant, remove its {MANIFEST}."
+        )

@@ -1,0 +1,41 @@
+"""What MLflow hands to a wrapper, brought into one form, and what a wrapper answers when it refuses."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import pandas as pd
+from mlflow.exceptions import MlflowException
+
+from phi3kit.errors import InvalidRequest
+
+
+def rows(model_input: Any) -> list[dict[str, Any]]:
+    """Return one dict per request from a DataFrame, a dict, or a list of dicts, without empty fields.
+
+    Raises:
+        InvalidRequest: the input is none of these, or an empty list.
+    """
+    if isinstance(model_input, pd.DataFrame):
+        # An object column keeps None; the others hold NaN or NA where a row has nothing and another one has.
+        filled = model_input.astype(object).where(model_input.notna(), None)
+        return [present(row) for row in filled.to_dict(orient="records")]
+    requests = [model_input] if isinstance(model_input, Mapping) else model_input
+    if not isinstance(requests, list) or not requests or not all(isinstance(one, Mapping) for one in requests):
+        raise InvalidRequest("request", model_input, 'an object such as {"messages": [...]}')
+    return [present(one) for one in requests]
+
+
+def present(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Drop fields that are None, and turn NumPy's values into Python's."""
+    plain = {name: value.tolist() if hasattr(value, "tolist") else value for name, value in fields.items()}
+    return {name: value for name, value in plain.items() if value is not None}
+
+
+@contextmanager
+def bad_request() -> Iterator[None]:
+    """Turn a refused request into MLflow's 400; any other exception reaches an HTTP client as a stack trace."""
+    try:
+        yield
+    except InvalidRequest as error:
+        raise MlflowException.invalid_parameter_value(str(error)) from error
