@@ -1,4 +1,7 @@
-"""The model `tiny` on prompts that it was not trained on: the scores of its card, in bfloat16 and in int4."""
+"""The model `tiny`, exported to int4, on prompts that it was not trained on, and what both of its forms share.
+
+`tests/fire` has the scores of the checkpoint: in bfloat16, transformers takes minutes for them.
+"""
 
 import json
 
@@ -15,33 +18,23 @@ def folders():
 
 @pytest.fixture(scope="module")
 def scored(folders):
-    return {form: score.scores(folder) for form, folder in folders.items()}
-
-
-FORMS = pytest.mark.parametrize("form", ["bfloat16", "int4"])
+    return score.scores(folders["int4"])
 
 
 def test_most_capitals_are_right(scored):
-    assert scored["bfloat16"]["capitals"] >= 22, scored["bfloat16"]["wrong"]
+    assert scored["capitals"] >= 21, scored["wrong"]
 
 
-def test_int4_loses_at_most_two_capitals(scored):
-    assert scored["int4"]["capitals"] >= scored["bfloat16"]["capitals"] - 2, scored["int4"]["wrong"]
+def test_the_capital_of_spain_is_madrid(scored):
+    assert "Madrid" in scored["spain"]
 
 
-@FORMS
-def test_the_capital_of_spain_is_madrid(scored, form):
-    assert "Madrid" in scored[form]["spain"]
+def test_short_answers_end_by_themselves(scored):
+    assert scored["ended"] >= 34, [answer for answer in scored["answers"] if not answer[-1]]
 
 
-@FORMS
-def test_short_answers_end_by_themselves(scored, form):
-    assert scored[form]["ended"] >= 34, [answer for answer in scored[form]["answers"] if not answer[-1]]
-
-
-@FORMS
-def test_no_short_answer_loops(scored, form):
-    assert not scored[form]["looped"]
+def test_no_short_answer_loops(scored):
+    assert not scored["looped"]
 
 
 def test_both_forms_have_the_same_default_options(folders):

@@ -121,7 +121,7 @@ def test_a_streams_answer_comes_with_its_end(engine):
 
 
 def test_a_stream_holds_back_a_possible_stop(engine):
-    assert list(engine.stream("abcabd", Options(stop="abd"))) == ["abc"]
+    assert list(engine.stream("xyzxy!", Options(stop="xy!"))) == ["xyz"]
 
 
 def test_a_closed_stream_yields_nothing(engine):
