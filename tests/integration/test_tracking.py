@@ -1,6 +1,7 @@
 """One store, found from anywhere. Each case runs in a process of its own: MLflow keeps its store per process."""
 
 import contextlib
+import json
 import os
 import shutil
 import sqlite3
@@ -9,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import fresh
+import forking
 import pytest
 
 import phi3kit
@@ -44,7 +45,12 @@ def start(house: Path, code: str, cwd: Path) -> subprocess.Popen[str]:
 
 
 def run(house: Path, code: str, cwd: Path, **env: str) -> Any:
-    return fresh.run(f"import mlflow\nfrom phi3kit import tracking\n{code}", cwd, environment(env), house)
+    """Run code in the workbook `house`, and return what the code calls `result`."""
+    program = f"import json, mlflow\nfrom phi3kit import tracking\n{code}\nprint(json.dumps(globals().get('result')))"
+    variables = environment(env | {"PYTHONPATH": str(house)})
+    done = forking.run(program, env=variables, packages=forking.MLFLOW, cwd=cwd)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 RECORD = """
