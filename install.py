@@ -33,10 +33,10 @@ def again(python=""):
 
 
 if not (3, 11) <= sys.version_info[:2] <= (3, 13):
-    found = fitting_python()
-    place = "" if found else "get one from your system's packages or https://www.python.org/downloads/, then "
+    python = fitting_python()
+    hint = "" if python else "get one from your system's packages or https://www.python.org/downloads/, then "
     what = "This needs Python 3.11, 3.12 or 3.13, and {} is {}.{}: {}type `{}`."
-    sys.exit(what.format(sys.executable, sys.version_info[0], sys.version_info[1], place, again(found or "python3.11")))
+    sys.exit(what.format(sys.executable, sys.version_info[0], sys.version_info[1], hint, again(python or "python3.11")))
 
 import hashlib
 import re
@@ -128,19 +128,19 @@ def install_uv():
 
 
 def install_torch():
-    wanted = re.search(r"^torch==\S+", PINS.read_text(encoding="utf-8"), re.MULTILINE).group()
+    requirement = re.search(r"^torch==\S+", PINS.read_text(encoding="utf-8"), re.MULTILINE).group()
     have = answer("import importlib.metadata as m; print(m.version('torch'))")
-    if "torch==" + have.split("+")[0] == wanted and not (TORCH == "cuda" and have.endswith("+cpu")):
+    if "torch==" + have.split("+")[0] == requirement and not (TORCH == "cuda" and have.endswith("+cpu")):
         return
     if TORCH == "cuda":
         run([PYTHON, "-m", "pip", "uninstall", "--quiet", "--yes", "torch"], stderr=subprocess.DEVNULL)
     elif sys.platform.startswith("linux"):
-        say("Installing {}, 200 MB, the CPU build from {}".format(wanted, CPU_INDEX))
-        if run(PIP + ["--index-url", CPU_INDEX, "--retries", "0", "--timeout", "10", "--no-deps", wanted]):
+        say("Installing {}, 200 MB, the CPU build from {}".format(requirement, CPU_INDEX))
+        if run(PIP + ["--index-url", CPU_INDEX, "--retries", "0", "--timeout", "10", "--no-deps", requirement]):
             return
         say("That index did not give it: taking what PyPI has, on Linux with several GB of CUDA libraries.")
-    say("Installing {} from PyPI".format(wanted))
-    if not run(PIP + ["--constraint", PINS, wanted]):
+    say("Installing {} from PyPI".format(requirement))
+    if not run(PIP + ["--constraint", PINS, requirement]):
         sys.exit("torch could not be installed: see pip's message above, then type `{}`.".format(again()))
 
 
@@ -163,14 +163,14 @@ def install():
     say("This takes two to five minutes on a good line. Ctrl-C ends it, and the same command starts over.")
     if before[:1] != now[:1]:
         if VENV.exists():
-            say(".venv was {}: it is made anew.".format("for " + before[0] if before else "not finished here"))
+            say(".venv was {}: it is made again.".format("for " + before[0] if before else "not finished here"))
         make_environment()
         before = []
     DONE.unlink(missing_ok=True)
     try:
         have_uv = install_uv()
         install_torch()
-        say("Installing the rest of requirements.txt, some 600 MB to fetch, a minute or two without a word")
+        say("Installing the rest of requirements.txt, some 600 MB to fetch, a minute or two without output")
         install_rest(have_uv)
     except SystemExit:
         if before:  # what was whole stays in use: installers fetch everything before they change anything

@@ -1,4 +1,4 @@
-"""What can go wrong, each with what to do next.
+"""What can go wrong, each with what to do next. It knows nothing of the rest of the kit.
 
 Every error that the kit raises on purpose is a `Phi3KitError`. Its message names what was asked, what was wrong with
 it and the next thing to do, so it can be shown to a person as it stands.
@@ -74,9 +74,9 @@ class InsufficientResources(WeightsError):
     """
 
     def __init__(self, what: str, kind: str, needed: int, free: int, remedy: str) -> None:
-        wanted, left = (f"{n / 1e9:.1f} GB" if n >= 1e9 else f"{n / 1e6:.0f} MB" for n in (needed, free))
+        required, available = (f"{n / 1e9:.1f} GB" if n >= 1e9 else f"{n / 1e6:.0f} MB" for n in (needed, free))
         super().__init__(
-            f"{what} needs about {wanted} of {kind}, and {left} are free: {remedy}. "
+            f"{what} needs about {required} of {kind}, and {available} are free: {remedy}. "
             "If you know better, go on with --force (in a notebook and with make: PHI3KIT_FORCE=1)."
         )
         self.kind, self.needed, self.free = kind, needed, free

@@ -10,13 +10,6 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let a file's tests run in one process, since they share what is expensive; a page follows the run it shows."""
-    together = {"test_runs.py": "pages", "test_page.py": "pages"}
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(together.get(item.path.name, str(item.path))))
-
-
 @pytest.fixture(scope="session")
 def tiny_onnx() -> Path:
     """The ONNX folder of `tiny`, built on first use."""

@@ -54,7 +54,7 @@ class Hub(Server):
         gone: `owner/name/path` of files that are listed, and answered with 404.
         claimed: `owner/name/path` -> the size that the hub gives instead of the file's.
         cut: `owner/name/path` -> the connection breaks after this many bytes, once.
-        held: `owner/name/path` -> after this many bytes no more are sent.
+        stalls: `owner/name/path` -> after this many bytes no more are sent.
         mute: if set, requests about repositories stay open without a reply.
         xet: whether large files are offered over Xet too; requests for that are not answered.
         slow: `owner/name/path` -> seconds between one eighth of the file and the next.
@@ -70,7 +70,7 @@ class Hub(Server):
         self.gone: set[str] = set()
         self.claimed: dict[str, int] = {}
         self.cut: dict[str, int] = {}
-        self.held: dict[str, int] = {}
+        self.stalls: dict[str, int] = {}
         self.mute = False
         self.xet = False
         self.slow: dict[str, float] = {}
@@ -156,13 +156,13 @@ class Hub(Server):
                 self.head(206 if match else 200, headers, size - start)
                 if self.command == "HEAD":
                     return
-                cut, held = hub.cut.pop(name, None), hub.held.get(name)
-                end = next((place for place in (cut, held) if place is not None), size)
+                cut, stall = hub.cut.pop(name, None), hub.stalls.get(name)
+                end = next((offset for offset in (cut, stall) if offset is not None), size)
                 hub.sent.append((name, start, end))
                 for first in range(start, end, step := size // 8 + 1):
                     self.wfile.write(content[first : min(first + step, end)])
                     hub.closing.wait(hub.slow.get(name, 0))
-                if held is not None:
+                if stall is not None:
                     hub.closing.wait()
                 self.close_connection = end < size
 

@@ -1,4 +1,4 @@
-"""OpenAI's shapes, written once: completion, chunk, usage and error, and what a stream of chunks amounts to."""
+"""OpenAI's shapes, written once: completion, chunk, usage and error; `Gathered` collects the chunks of one stream."""
 
 import time
 import uuid
@@ -51,12 +51,12 @@ class Chunks:
 
 
 class Gathered:
-    """What the chunks of one stream amount to, so far.
+    """Collects the chunks of one stream.
 
     Attributes:
         text: the answer.
         finish_reason: None until the last chunk.
-        usage: empty until the model has counted.
+        usage: empty until a chunk carries it.
     """
 
     def __init__(self) -> None:
@@ -90,10 +90,10 @@ def completion(result: object) -> dict[str, Any]:
     Raises:
         InvalidRequest: when there is not exactly one completion in it.
     """
-    found = result[0] if isinstance(result, list) and len(result) == 1 else result
-    if not isinstance(found, dict) or not found.get("choices"):
+    answer = result[0] if isinstance(result, list) and len(result) == 1 else result
+    if not isinstance(answer, dict) or not answer.get("choices"):
         raise InvalidRequest("result", result, "one chat completion, or a list that holds one")
-    return found
+    return answer
 
 
 def error(message: str, *, type: str, param: str | None = None, code: str | None = None) -> dict[str, Any]:
@@ -103,7 +103,7 @@ def error(message: str, *, type: str, param: str | None = None, code: str | None
         message: one sentence for a person.
         type: the kind of error, for example `invalid_request_error`.
         param: the field that was refused, if one was.
-        code: a word for programs.
+        code: a machine-readable code.
     """
     return {"error": {"message": message, "type": type, "param": param, "code": code}}
 

@@ -17,7 +17,8 @@ from phi3kit.errors import InvalidRequest, WeightsError
 # Two private-use characters that no template holds: they mark where the content of message N belongs.
 _SLOT = "\ue000{}\ue001"
 _SLOTS = re.compile("\ue000(\\d+)\ue001")
-# What a control token with `lstrip` or `rstrip` swallows: Unicode's white space. Python counts four separators more.
+# Unicode's white space, which a control token with `lstrip` or `rstrip` removes. `str.isspace` accepts four
+# separators more.
 _SPACE = "".join(c for c in map(chr, range(0x3001)) if c.isspace() and not "\x1c" <= c <= "\x1f")
 
 
@@ -134,7 +135,7 @@ class ChatTemplate:
 
 
 def _slot(index: int, content: str) -> str:
-    """The content's mark, in the content's own outer white space, which a template may trim."""
+    """The placeholder of a content, between the content's own outer white space."""
     before, _, after = content.partition(content.strip())
     return f"{before}{_SLOT.format(index)}{after}"
 

@@ -1,5 +1,7 @@
 """The command `phi3kit`: one module for each thing a person does with it.
 
+It knows nothing of how the other rooms work: it reads arguments, calls them and prints.
+
 Exit codes: 0 all went well, 1 something could not be done, 2 a wrong argument, 130 Ctrl-C.
 """
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from phi3kit.errors import InvalidRequest
+from phi3kit.system import requirements
 
 if TYPE_CHECKING:
     from phi3kit.workbook.exercises.grading import Report
@@ -21,6 +22,7 @@ def grade(
 
     The sandbox protects from accidents, not from malice: first read a notebook whose author you do not trust.
     """
+    requirements.need_extra("Grading a notebook", "notebooks")
     from phi3kit import weights
     from phi3kit.workbook.exercises import grading
 

@@ -60,10 +60,10 @@ def clean() -> None:
 def _run_all(arguments: list[Path] | None, run_one: Callable[[Path], "Outcome"]) -> None:
     from phi3kit.workbook.running import paths
 
+    requirements.need_extra("Running a notebook", "notebooks")
     notebooks = [_notebook(path) for path in arguments] if arguments else paths.notebooks()
     if not notebooks:
         raise InvalidRequest("NOTEBOOK", str(paths.NOTEBOOKS), "the path of a notebook, that folder holds none")
-    requirements.need_extra("Running a notebook", "notebooks")
     verdicts = []
     for path in notebooks:
         typer.echo(f"{path.stem}: {_duration(path)}. Ctrl-C ends it and keeps what has run.", err=True)

@@ -75,7 +75,7 @@ def fit(
     if measure and not name:
         raise InvalidRequest("NAME", name, "the name of the model to try")
     entries = [weights.resolve(name)] if name else list(weights.CATALOG.values())
-    rows = [(entry, needs) for entry in entries for needs in fit.list_requirements(entry)]
+    rows = [(entry, needs) for entry in entries for needs in fit.list_needs(entry)]
     bandwidth, cores = machine.memory_bandwidth(), machine.physical_cores()
     typer.echo(f"{cores} cores read {bandwidth / 1e9:.1f} GB/s of memory: a busy machine less than a quiet one.")
     typer.echo(f"{'MODEL':<22}  {'FORM':<10}  {'DISK':>7}  {'MEMORY':>7}  TOKENS/S  FITS")
@@ -98,11 +98,11 @@ def fetch(
     force: Force = False,
 ) -> None:
     """Obtain a model's files, both forms; fetch or build only what is missing."""
-    for wanted in [form] if form else Form:
+    for each in [form] if form else Form:
         start = time.monotonic()
-        folder = _obtain(name, wanted)
+        folder = _obtain(name, each)
         size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-        typer.echo(f"{name}, {wanted}: {folder} ({size / 1e6:,.0f} MB, {time.monotonic() - start:.1f} s)")
+        typer.echo(f"{name}, {each}: {folder} ({size / 1e6:,.0f} MB, {time.monotonic() - start:.1f} s)")
 
 
 @app.command()

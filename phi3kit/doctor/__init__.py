@@ -1,5 +1,7 @@
 """`phi3kit doctor`: the state of this machine, as a bug report needs it, and how to repair what is wrong.
 
+It knows nothing of wrapped models or of lessons.
+
 A check that fails or hangs yields a finding like any other. No finding holds a password, a token, the name of the user
 or the path of the home folder.
 """
@@ -55,7 +57,7 @@ def examine(checks: Mapping[str, Check] | None = None, timeout: float = TIMEOUT)
         try:
             findings = results.get(timeout=timeout)
         except queue.Empty:
-            findings = [("fix", f"gave no answer in {timeout:g} s", "Look whether a disk or the network hangs.")]
+            findings = [("fix", f"gave no answer in {timeout:g} s", "Check whether a disk or the network hangs.")]
         for verdict, what, remedy in findings:
             yield Finding(name, verdict, redact(what), redact(remedy))
 

@@ -37,8 +37,8 @@ def packages() -> Findings:
 
     installed = {dist.name.lower().replace("_", "-"): dist.version for dist in metadata.distributions() if dist.name}
     named = ", ".join(f"{name} {installed.get(name, 'missing')}" for name in NAMED)
-    own = Path(sys.prefix) == tracking.ROOT / ".venv"  # the environment that install.py makes, with all extras
-    extras = {} if own else requirements.EXTRAS
+    is_workbook_environment = Path(sys.prefix) == tracking.ROOT / ".venv"  # made by install.py, with all extras
+    extras = {} if is_workbook_environment else requirements.EXTRAS
     absent = [name for name, modules in extras.items() if not all(map(util.find_spec, modules))]
     if absent:
         yield "note", f"without the extras {', '.join(absent)}", f"If wanted: pip install 'phi3kit[{','.join(absent)}]'"
@@ -60,7 +60,8 @@ def packages() -> Findings:
         more = f" and {len(different) - 6} more" if len(different) > 6 else ""
         install = "python install.py" if os.name == "nt" else "python3 install.py"
         # Without the path: the report hides the home folder, and in quotes a shell does not expand `~`.
-        remedy = install if own else "with this environment active, python -m pip install -r requirements.txt"
+        pip = "with this environment active, python -m pip install -r requirements.txt"
+        remedy = install if is_workbook_environment else pip
         remedy = f"Put the tested versions back, in the repository's folder: {remedy}"
         yield "fix", f"phi3kit {__version__}, {', '.join(different[:6])}{more}", remedy
     else:

@@ -23,13 +23,13 @@ from phi3kit.weights.catalog import LIBRARIES, Entry, Form
 from phi3kit.weights.layout import checkpoint_lacks, onnx_lacks
 
 CORE = {Form.CHECKPOINT: 31e9, Form.ONNX: 60e9}  # bytes of weights that one core multiplies in a second
-LAYER = {Form.CHECKPOINT: 300e-6, Form.ONNX: 25e-6}  # seconds for each layer besides
+LAYER = {Form.CHECKPOINT: 300e-6, Form.ONNX: 25e-6}  # additional seconds for each layer
 
 PROMPT = "<|user|>\nTell me a long story about the sea.<|end|>\n<|assistant|>\n"
 
 
 @dataclass(frozen=True)
-class Requirements:
+class Needs:
     """What one form of a model needs.
 
     Attributes:
@@ -72,7 +72,7 @@ class Requirements:
         ]
 
 
-def list_requirements(entry: Entry) -> list[Requirements]:
+def list_needs(entry: Entry) -> list[Needs]:
     """What the forms of a model need: both forms of a catalog entry; of a local folder, its form and its export.
 
     Raises:
@@ -86,25 +86,25 @@ def list_requirements(entry: Entry) -> list[Requirements]:
         sizes = {item.form: item.size for item in items if item.name == entry.name}
         cache = Path(constants.HF_HUB_CACHE) if entry.checkpoint.repo else store.root()
         return [
-            Requirements(form, source.disk, source.memory, source.read, layers, sizes.get(form, 0), cache)
+            Needs(form, source.disk, source.memory, source.read, layers, sizes.get(form, 0), cache)
             for form, source in entry.sources.items()
         ]
     exported = [item.folder for item in items if item.name == str(entry.folder)]
     folders = [entry.folder, *exported] if entry.folder else []
-    known = [_checkpoint(folder) for folder in folders if not checkpoint_lacks(folder)]
-    known += [_onnx(folder) for folder in folders if not onnx_lacks(folder)]
-    if not known:
+    needs = [_checkpoint(folder) for folder in folders if not checkpoint_lacks(folder)]
+    needs += [_onnx(folder) for folder in folders if not onnx_lacks(folder)]
+    if not needs:
         raise WeightsError(f"What {entry.name} takes is not known: give a name of the catalog, or a model's folder.")
-    return known
+    return needs
 
 
-def _checkpoint(folder: Path) -> Requirements:
+def _checkpoint(folder: Path) -> Needs:
     layers = json.loads((folder / "config.json").read_text(encoding="utf-8"))["num_hidden_layers"]
     size = weights_size(folder)
-    return Requirements(Form.CHECKPOINT, size, size + LIBRARIES, size, layers, size, folder)
+    return Needs(Form.CHECKPOINT, size, size + LIBRARIES, size, layers, size, folder)
 
 
-def _onnx(folder: Path) -> Requirements:
+def _onnx(folder: Path) -> Needs:
     requirements.need_extra(f"Estimating the speed of {folder}", "export")
     import onnx
 
@@ -115,7 +115,7 @@ def _onnx(folder: Path) -> Requirements:
     tensors = [tensor for tensor in graph.initializer if tensor.name in multiplied]
     read = sum(int(entry.value) for tensor in tensors for entry in tensor.external_data if entry.key == "length")
     size = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
-    return Requirements(Form.ONNX, size, size * 5 // 4, read, decoder["num_hidden_layers"], size, folder)
+    return Needs(Form.ONNX, size, size * 5 // 4, read, decoder["num_hidden_layers"], size, folder)
 
 
 def measure(form: Form, folder: Path, tokens: int = 48) -> float:

@@ -126,11 +126,11 @@ class Engine:
             raise InvalidRequest("options", options, "Options(...)")
         ids = self._token_ids(field, prompt)
         window = self.model.context_length
-        left = window - len(ids)
-        if left < 1:
+        remaining = window - len(ids)
+        if remaining < 1:
             raise InvalidRequest(field, prompt, f"a prompt of less than {window} tokens (this one has {len(ids)})")
-        if options.max_tokens > left:
-            allowed = f"at most {left}: the prompt takes {len(ids)} of the model's {window} tokens"
+        if options.max_tokens > remaining:
+            allowed = f"at most {remaining}: the prompt takes {len(ids)} of the model's {window} tokens"
             raise InvalidRequest("max_tokens", options.max_tokens, allowed)
         return ids
 

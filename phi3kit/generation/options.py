@@ -26,16 +26,16 @@ class Options(BaseModel):
     temperature: float = _option(
         0.0, "From 0, always the likeliest token, to 2.", "a number from 0 (greedy) to 2", ge=0, le=2
     )
-    # og takes a smaller top_p, and a smaller repetition_penalty, for "off".
+    # og treats smaller values of top_p and of repetition_penalty as off.
     top_p: float = _option(
-        1.0, "Sample from the likeliest tokens of this probability.", "a number from 0.000001 to 1", ge=1e-6, le=1
+        1.0, "Sample from the likeliest tokens of this total probability.", "a number from 0.000001 to 1", ge=1e-6, le=1
     )
-    top_k: int = _option(50, "Sample from so many of the likeliest tokens.", "a whole number from 1", ge=1)
+    top_k: int = _option(50, "Sample from this many of the likeliest tokens.", "a whole number from 1", ge=1)
     stop: tuple[str, ...] = _option(
         (), "End the answer before this text.", "a text or a list of texts, none of them empty"
     )
     seed: int | None = _option(
-        None, "The same samples each time.", "a whole number from 0 to 2147483647", ge=0, lt=2**31
+        None, "Draw the same samples each time.", "a whole number from 0 to 2147483647", ge=0, lt=2**31
     )
     repetition_penalty: float | None = _option(
         None,

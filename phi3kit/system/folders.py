@@ -67,10 +67,10 @@ def damage(folder: Path, files: Mapping[str, Sequence[Any]] | None = None) -> st
             stat = (folder / name).stat()
             if stat.st_size != size:
                 return f"{name} has {stat.st_size} bytes instead of {size}"
-            seen = (sealed, stat.st_mtime_ns)
-            if _verified.get(folder / name) != seen and file_hash(folder / name) != sealed:
+            state = (sealed, stat.st_mtime_ns)
+            if _verified.get(folder / name) != state and file_hash(folder / name) != sealed:
                 return f"{name} has changed"
-            _verified[folder / name] = seen
+            _verified[folder / name] = state
     except FileNotFoundError as error:
         return f"{Path(error.filename).name} is missing"
     except (ValueError, KeyError, TypeError, AttributeError):

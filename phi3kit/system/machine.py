@@ -1,4 +1,4 @@
-"""What this computer has to offer the process that asks: cores, memory and disk, within its limits."""
+"""The cores, memory and disk that this process may use."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ def memory_bandwidth() -> float:
     with ThreadPoolExecutor(cores) as threads:
         for _ in range(5):
             start = perf_counter()
-            list(threads.map(np.bitwise_or.reduce, blocks))  # without Python's lock, and as fast as memory gives
+            list(threads.map(np.bitwise_or.reduce, blocks))  # releases the GIL; bound by memory
             seconds.append(perf_counter() - start)
     return size / min(seconds)
 
 
 def memory() -> tuple[int, int]:
-    """Bytes of memory in all and still to be had, the limits of a container (cgroup 2 or 1) considered."""
+    """Total and available memory in bytes, within a container's limits (cgroup 2 or 1)."""
     import psutil
 
     now = psutil.virtual_memory()
@@ -56,14 +56,14 @@ def memory() -> tuple[int, int]:
     ):
         if (folder / limit).is_file() and (text := (folder / limit).read_text("ascii").strip()).isdecimal():
             stat = dict(line.split() for line in (folder / "memory.stat").read_text("ascii").splitlines())
-            cached = int(stat.get("inactive_file", 0))  # counted as used, and given back when it is wanted
+            cached = int(stat.get("inactive_file", 0))  # counted as used, but freed on demand
             total = min(total, int(text))
             free = min(free, int(text) - int((folder / used).read_text("ascii")) + cached)
     return total, max(free, 0)
 
 
 def disk_free(folder: Path) -> int:
-    """Bytes that this user may still write where `folder` is, or will be."""
+    """Free bytes for this user on the disk of `folder`, which need not exist."""
     import shutil
 
     there = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())

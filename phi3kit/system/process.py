@@ -43,22 +43,22 @@ def start(
     Yields:
         the watcher's process. It exits with the command's exit code, 128 + N if signal N ended the command.
     """
-    theirs, ours = os.pipe()
+    read_end, write_end = os.pipe()
     watched = [*PYTHON, "-m", __name__, *command]
     text = {"encoding": "utf-8", "errors": "replace"}
     try:
-        process = subprocess.Popen(watched, stdin=theirs, stdout=stdout, stderr=stderr, cwd=cwd, env=env, **text)
+        process = subprocess.Popen(watched, stdin=read_end, stdout=stdout, stderr=stderr, cwd=cwd, env=env, **text)
     except BaseException:
-        os.close(ours)
+        os.close(write_end)
         raise
     finally:
-        os.close(theirs)
+        os.close(read_end)
     try:
         yield process
     finally:
-        os.close(ours)
+        os.close(write_end)
         try:
-            process.wait(2 * GRACE)
+            process.wait(3 * GRACE)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
@@ -89,24 +89,24 @@ def run(
 
 def resident(pid: int) -> int:
     """The bytes of resident memory that the descendants of a process hold together."""
-    held = 0
+    total = 0
     for process in _descendants(pid):
         with contextlib.suppress(_psutil().Error):
-            held += process.memory_info().rss
-    return held
+            total += process.memory_info().rss
+    return total
 
 
 def end_descendants(grace: float = GRACE) -> None:
     """Ask everything that this process started to end, and kill what is left after `grace` seconds."""
     psutil = _psutil()
-    for _ in range(5):  # a process started during one round is found in the next
+    for seconds in (grace, 0, 0, 0, 0):  # a process started during one round is found, and killed, in the next
         family = _descendants(os.getpid())
         if not family:
             return
-        for process in family if grace else ():
+        for process in family if seconds else ():
             with contextlib.suppress(psutil.Error):
                 process.terminate()
-        for process in psutil.wait_procs(family, timeout=grace)[1]:
+        for process in psutil.wait_procs(family, timeout=seconds)[1]:
             with contextlib.suppress(psutil.Error):
                 process.kill()
         psutil.wait_procs(family, timeout=3)
@@ -121,7 +121,7 @@ def adopt_orphans() -> None:
 
 
 def _descendants(pid: int) -> list[Any]:
-    """Children before their own children, so that a server's parent hears of the end before its workers do."""
+    """All descendants, parents first, so that a server gets the signal before its workers."""
     psutil = _psutil()
     try:
         return psutil.Process(pid).children(recursive=True)

@@ -11,7 +11,7 @@ from phi3kit.system import machine
 
 FORCE = "PHI3KIT_FORCE"  # set by `--force`: disk and memory are then not checked
 
-# The extras of pyproject.toml, each with the modules by which its presence is known.
+# The extras of pyproject.toml, each with modules that prove it is installed.
 EXTRAS = {
     "checkpoint": ("torch", "transformers", "accelerate", "gguf"),
     "export": ("onnx", "onnx_ir"),

@@ -11,7 +11,8 @@ from typing import Any
 
 from phi3kit.errors import Phi3KitError
 
-# The folder of the workbook: the kit is installed from there in editable mode. Elsewhere, the working directory.
+# The folder of the workbook, from which the kit is installed in editable mode. Elsewhere, the working directory at the
+# time of import.
 _REPOSITORY = Path(__file__).parents[2]
 ROOT = _REPOSITORY if (_REPOSITORY / "MLproject").exists() else Path.cwd()
 
@@ -81,7 +82,7 @@ def use(experiment: str) -> str:
     """
     import mlflow
 
-    logging.getLogger("alembic").setLevel(logging.WARNING)  # thirty lines when it makes a new database
+    logging.getLogger("alembic").setLevel(logging.WARNING)  # Alembic logs thirty lines for a new database.
     # This also sets MLFLOW_TRACKING_URI, so that the processes this one starts find the same store.
     mlflow.set_tracking_uri(address := uri())
     database = sqlite_file(address)
@@ -123,7 +124,7 @@ def create(database: Path) -> None:
     aside = database.with_name(f"{database.name}.aside")
     aside.unlink(missing_ok=True)
     artifacts = database.with_name("mlartifacts").resolve().as_uri()
-    # The tables take some hundred transactions. To wait for the disk after each took 7 of 9 s here.
+    # The tables take some hundred transactions. Waiting for the disk after each took 7 of 9 s here.
     event.listen(Engine, "connect", _no_sync)
     try:
         SqlAlchemyStore(sqlite_address(aside), artifacts).engine.dispose()
@@ -168,7 +169,7 @@ def mismatch(database: Path) -> str | None:
     copy = f"{database.stem}-before{database.suffix}"
     next_step = f"move it away, say to {copy}, and a new one is made"
     if not revision:
-        why = "holds no records of MLflow, or half of them"
+        why = "is no complete MLflow store"
     elif revision[0] not in {each.revision for each in known.walk_revisions()}:
         why = f"was made by a newer MLflow than {mlflow.__version__}, which is used here"
     else:

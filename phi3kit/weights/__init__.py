@@ -1,5 +1,7 @@
 """Where a model's files come from: `checkpoint(name)` and `onnx(name)` return folders that are whole and verified.
 
+It knows nothing of MLflow or of generation.
+
 `name` is a catalog name (`tiny` is the default), a local folder or a hub id. Only what is missing is fetched or built.
 """
 

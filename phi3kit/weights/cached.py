@@ -135,9 +135,7 @@ def _recipe_today(recipe: dict[str, str]) -> dict[str, str]:
     if "checkpoint" not in recipe:
         return tiny
     is_tiny = recipe["checkpoint"].startswith("tiny ")
-    # Where a tool of the exporter is not installed, any version of it will do.
-    tools = {name: recipe[name] for name in export.TOOLS if name in recipe}
-    return tools | export.recipe(f"tiny {folders.digest(tiny)}" if is_tiny else recipe["checkpoint"])
+    return export.recipe(f"tiny {folders.digest(tiny)}" if is_tiny else recipe["checkpoint"])
 
 
 def _fetched(repository: Path) -> Cached:

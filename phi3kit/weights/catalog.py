@@ -1,7 +1,7 @@
 """The models that the workbook knows by name, and where the files of each come from.
 
-`resolve` turns a catalog name, a local folder or a hub id into an `Entry`. It does not touch the network: whether a hub
-id exists shows when its files are fetched.
+`resolve` turns a catalog name, a local folder or a hub id into an `Entry`. It does not touch the network: a hub id is
+checked when its files are fetched.
 """
 
 from __future__ import annotations
@@ -95,7 +95,8 @@ def _phi(
     checkpoint = Source(repo, commit, disk=size, memory=size + LIBRARIES, read=size)
     published, read = (f"{repo}-onnx", *onnx), onnx_size - 4 * vocabulary * 3_072
     source = Source(*published, disk=onnx_size, memory=onnx_size * 5 // 4, read=read)
-    return Entry(Path(repo).name.lower(), checkpoint, source, None, 32, context, parameters, "MIT")
+    name = Path(repo).name.lower()
+    return Entry(name, checkpoint, source, layers=32, context_length=context, parameters=parameters, licence="MIT")
 
 
 # Parameters: counted from the shapes in each config.json. The repositories list checkpoints of 4.97 + 2.67,

@@ -24,13 +24,10 @@ LENGTHS = {"max_length", "min_length"}
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 
 
-TOOLS = ("onnxruntime-genai", "onnxruntime", "transformers")
-
-
 def recipe(checkpoint: str) -> dict[str, str]:
     """What an export depends on, for `store.get_or_build`; `checkpoint` names a checkpoint and its version."""
     tools = {}
-    for name in TOOLS:
+    for name in ("onnxruntime-genai", "onnxruntime"):  # transformers only reads the checkpoint, and need not be here
         with contextlib.suppress(PackageNotFoundError):  # builds for a GPU have other names
             tools[name] = version(name)
     return {"checkpoint": checkpoint, "options": OPTIONS, "exporter": "1", **tools}
@@ -68,7 +65,8 @@ def export(name: str, checkpoint: Path, folder: Path) -> None:
         result = process.run(
             [*command, "-i", str(checkpoint.resolve()), "-o", str(folder.resolve())],
             scratch=Path(scratch),
-            env={"HF_HUB_OFFLINE": "1"},
+            # The builder writes the commit of a repository around it into the graph: there is to be none.
+            env={"HF_HUB_OFFLINE": "1", "GIT_DIR": scratch},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
         )

@@ -61,7 +61,7 @@ def fetch(repo: str, revision: str, include: Sequence[str], exclude: Sequence[st
         if damage:
             _remove_mismatches(repo, commit, folder)
         folder, names = _download(repo, commit, patterns)
-        if _verify(repo, commit, folder):
+        if _verify(repo, commit, folder, damage):
             _write_receipt(receipt, folder, names)
         return folder
     except (OSError, ValueError, RuntimeError, RevisionResolutionError, httpx.HTTPError) as error:
@@ -115,8 +115,8 @@ def _from_cache(repo: str, commit: str, patterns: dict[str, list[str]], damage: 
     return folder
 
 
-def _verify(repo: str, commit: str, folder: Path) -> bool:
-    """Compare every file with the hub's hash. Return False if the hub does not answer.
+def _verify(repo: str, commit: str, folder: Path, damage: str | None) -> bool:
+    """Compare every file with the hub's hash. Return False if the hub does not answer and nothing was damaged.
 
     Raises:
         WeightsError: a file has another hash; it is removed.
@@ -126,6 +126,8 @@ def _verify(repo: str, commit: str, folder: Path) -> bool:
     try:
         mismatches = _remove_mismatches(repo, commit, folder)
     except httpx.TransportError:
+        if damage:
+            raise
         store.say(f"the hub does not answer: {folder} is used as it is, and is checked another time")
         return False
     if mismatches:
@@ -180,7 +182,7 @@ def _remove_mismatches(repo: str, commit: str, folder: Path) -> list[str]:
 
 def _write_receipt(receipt: Path, folder: Path, names: Sequence[str]) -> None:
     files = {name: (folders.file_hash(folder / name), (folder / name).stat().st_size) for name in names}
-    with contextlib.suppress(OSError):  # without a receipt the next call asks the hub again, that is all
+    with contextlib.suppress(OSError):  # without a receipt the next call asks the hub again
         receipt.parent.mkdir(parents=True, exist_ok=True)
         temporary = receipt.with_suffix(f".{os.getpid()}")
         temporary.write_text(json.dumps({"folder": str(folder), "files": files}), encoding="utf-8")

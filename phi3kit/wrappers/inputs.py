@@ -1,4 +1,4 @@
-"""What MLflow hands to a wrapper, brought into one form, and what a wrapper answers when it refuses."""
+"""Convert MLflow's inputs to one form, and refusals to MLflow's errors."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager

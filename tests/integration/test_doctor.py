@@ -84,8 +84,8 @@ def test_tiny_is_listed_as_current_and_whole(folders, form):
 
 @FORMS
 def test_the_catalog_agrees_with_the_folder(folders, form):
-    (listed,) = [needs for needs in fit.list_requirements(weights.CATALOG["tiny"]) if needs.form is form]
-    read = fit.list_requirements(weights.resolve(folders[form]))[0]
+    (listed,) = [needs for needs in fit.list_needs(weights.CATALOG["tiny"]) if needs.form is form]
+    read = fit.list_needs(weights.resolve(folders[form]))[0]
     assert (read.form, read.layers, read.read) == (form, listed.layers, pytest.approx(listed.read, rel=0.01))
 
 

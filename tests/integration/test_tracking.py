@@ -115,7 +115,7 @@ def database(path: Path, sql: str) -> Path:
     [
         (OLDER, "was made by an older MLflow"),
         (NEWER, "was made by a newer MLflow"),
-        (HALF, "holds no records of MLflow"),
+        (HALF, "is no complete MLflow store"),
     ],
     ids=["older", "newer", "half"],
 )

@@ -38,9 +38,9 @@ def bin_folder(tmp_path_factory) -> Path:
 def run(bin_folder, tmp_path):
     """Runs a program of that environment in an empty folder, and returns what the program did."""
 
-    def run(program: str, *arguments: str, **options) -> subprocess.CompletedProcess[str]:
+    def run(program: str, *arguments: str, env: dict | None = None, **options) -> subprocess.CompletedProcess[str]:
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "MLFLOW"))}
-        environment |= {"PHI3KIT_CACHE": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1"}
+        environment |= {"PHI3KIT_CACHE": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1"} | (env or {})
         command = [str(bin_folder / program), *arguments]
         return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, **options)
 
@@ -54,6 +54,12 @@ def test_the_core_installs_without_torch(run):
 
 def test_it_chats_with_a_folder(run, tiny_onnx):
     done = run("phi3kit", "chat", str(tiny_onnx), input=QUESTION)
+    assert (done.stdout, done.returncode) == (f"{ANSWER}\n", 0), done.stderr
+
+
+def test_it_takes_tiny_from_the_cache_of_a_whole_install(run, tiny_onnx):
+    cache = {"PHI3KIT_CACHE": str(tiny_onnx.parents[1])}
+    done = run("phi3kit", "chat", input=QUESTION, env=cache)
     assert (done.stdout, done.returncode) == (f"{ANSWER}\n", 0), done.stderr
 
 
@@ -83,6 +89,7 @@ def test_it_logs_registers_and_loads_a_model(run, tiny_onnx):
         (["weights", "fetch", "tiny", "--form", "checkpoint"], "checkpoint"),
         (["weights", "fetch", "tiny", "--form", "onnx"], "checkpoint"),
         (["run"], "notebooks"),
+        (["grade", "returned.ipynb"], "notebooks"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

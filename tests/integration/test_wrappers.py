@@ -82,9 +82,9 @@ def test_on_the_same_weights_the_first_tokens_agree(models, template):
     agree = []
     for question in questions:
         request = {"messages": [{"role": "user", "content": question}], "max_tokens": 8}
-        ours, theirs = (template.plain_ids(content(models[name].predict(request))) for name in CHATS)
-        common = next((i for i, pair in enumerate(zip(ours, theirs, strict=False)) if len(set(pair)) > 1), None)
-        agree.append((common if common is not None else min(len(ours), len(theirs)), len(theirs)))
+        pipeline, custom = (template.plain_ids(content(models[name].predict(request))) for name in CHATS)
+        common = next((i for i, pair in enumerate(zip(pipeline, custom, strict=False)) if len(set(pair)) > 1), None)
+        agree.append((common if common is not None else min(len(pipeline), len(custom)), len(custom)))
     print("first tokens that agree:", dict(zip(questions, agree, strict=True)))
     assert sum(same for same, _ in agree) >= 0.5 * sum(length for _, length in agree)
 

@@ -65,7 +65,7 @@ def test_from_the_catalog_to_both_notebooks(hub, client):
     import mlflow
     from mlflow.utils.file_utils import local_file_uri_to_path
 
-    wanted = {
+    expected = {
         PHI_3.checkpoint.repo: files(hub.root / PHI_3.checkpoint.repo),
         PHI_3.onnx.repo: files(hub.root / PHI_3.onnx.repo),
     }
@@ -80,9 +80,9 @@ def test_from_the_catalog_to_both_notebooks(hub, client):
         second = notebook(client, "CustomPythonWrapper", experiment="second", **parameters)
     assert (first["served"], second["served"], second["rows"]) == (200, 200, 2)
 
-    # Only what was wanted, each once, and all of it at the commits that the catalog names.
-    assert {repo: hub.fetched(repo) for repo in wanted} == wanted
-    names = [f"{repo}/{name}" for repo, names in wanted.items() for name in names]
+    # Only these files, each once, and all of them at the commits that the catalog names.
+    assert {repo: hub.fetched(repo) for repo in expected} == expected
+    names = [f"{repo}/{name}" for repo, names in expected.items() for name in names]
     assert sorted(name for name, _, _ in hub.sent) == sorted(names)
     addresses = {
         re.fullmatch(r"(?:/api/models)?/([^/]+/[^/]+)/(?:tree|resolve)/([^/]+).*", path)

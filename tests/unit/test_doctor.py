@@ -219,8 +219,8 @@ def test_a_closed_disk_names_the_folder(tmp_path, monkeypatch):
         ("./mlruns", "fix", "is a folder"),
         ("postgresql://me:secret@db.example/x", "note", "postgresql://db.example/x, not examined"),
         ("sqlite:///{folder}/none.db", "ok", "made at the first run"),
-        ("sqlite:///{folder}/empty.db", "fix", "empty.db holds no records"),
-        ("sqlite+pysqlite:///{folder}/empty.db?timeout=5", "fix", "empty.db holds no records"),
+        ("sqlite:///{folder}/empty.db", "fix", "empty.db is no complete MLflow store"),
+        ("sqlite+pysqlite:///{folder}/empty.db?timeout=5", "fix", "empty.db is no complete MLflow store"),
     ],
 )
 def test_a_tracking_store_that_does_not_work_has_a_remedy(tmp_path, monkeypatch, closed, uri, verdict, part):

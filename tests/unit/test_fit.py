@@ -7,18 +7,18 @@ from pathlib import Path
 import pytest
 
 from phi3kit.doctor import fit
-from phi3kit.doctor.fit import Requirements
+from phi3kit.doctor.fit import Needs
 from phi3kit.errors import WeightsError
 from phi3kit.system import machine
 from phi3kit.weights import CATALOG, Entry, Form
 from phi3kit.weights.catalog import Source
 
 QUIET = 35.5e9  # bytes a second that two cores read
-PHI_3_SHAPE = Requirements(Form.ONNX, 2_600_000_000, 3_200_000_000, 2_200_000_000, 32)
+PHI_3_SHAPE = Needs(Form.ONNX, 2_600_000_000, 3_200_000_000, 2_200_000_000, 32)
 
 
-def of(name: str, form: Form) -> Requirements:
-    return next(needs for needs in fit.list_requirements(CATALOG[name]) if needs.form is form)
+def of(name: str, form: Form) -> Needs:
+    return next(needs for needs in fit.list_needs(CATALOG[name]) if needs.form is form)
 
 
 @pytest.mark.parametrize(
@@ -31,7 +31,7 @@ def of(name: str, form: Form) -> Requirements:
         (replace(PHI_3_SHAPE, read=2_890_000_000), 43.9e9, 13.2),  # exported with some matrices in 8 bits
         (of("phi-3-mini-4k-instruct", Form.CHECKPOINT), 43.9e9, 3.3),  # random weights of its shape
     ],
-    ids=lambda value: value.form if isinstance(value, Requirements) else str(value),
+    ids=lambda value: value.form if isinstance(value, Needs) else str(value),
 )
 def test_estimates_are_within_a_fifth_of_measurements(needs, bandwidth, measured):
     assert needs.tokens_per_second(bandwidth, 2) == pytest.approx(measured, rel=0.2)
@@ -50,7 +50,7 @@ class TestCatalogEntry:
     """Both forms of each entry can be estimated."""
 
     def test_both_forms_are_listed(self, name):
-        assert [needs.form for needs in fit.list_requirements(CATALOG[name])] == list(Form)
+        assert [needs.form for needs in fit.list_needs(CATALOG[name])] == list(Form)
 
     def test_int4_reads_at_most_its_files(self, name):
         assert of(name, Form.ONNX).read <= of(name, Form.ONNX).disk < of(name, Form.CHECKPOINT).read
@@ -73,7 +73,7 @@ class TestCatalogEntry:
 def test_cached_files_need_no_more_disk(monkeypatch, cached, expected):
     monkeypatch.setattr(machine, "memory", lambda: (8 * 10**9, 3 * 10**9))
     monkeypatch.setattr(machine, "disk_free", lambda folder: 10**9)
-    needs = Requirements(Form.ONNX, 2_500_000_000, 3_200_000_000, 2_000_000_000, 32, cached)
+    needs = Needs(Form.ONNX, 2_500_000_000, 3_200_000_000, 2_000_000_000, 32, cached)
     assert needs.shortages() == expected
 
 
@@ -109,15 +109,15 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_table_of_embeddings_is_not_read(folder):
-    (needs,) = fit.list_requirements(Entry("mine", folder=folder))
+    (needs,) = fit.list_needs(Entry("mine", folder=folder))
     assert (needs.form, needs.read, needs.layers) == (Form.ONNX, 64 * 64 * 4, 3)
 
 
 def test_the_disk_of_a_folder_is_the_size_of_its_files(folder):
-    (needs,) = fit.list_requirements(Entry("mine", folder=folder))
+    (needs,) = fit.list_needs(Entry("mine", folder=folder))
     assert needs.disk == sum(path.stat().st_size for path in folder.iterdir())
 
 
 def test_the_sizes_of_an_unlisted_hub_id_are_unknown():
     with pytest.raises(WeightsError, match="is not known"):
-        fit.list_requirements(Entry("some/one", checkpoint=Source("some/one")))
+        fit.list_needs(Entry("some/one", checkpoint=Source("some/one")))

@@ -1,4 +1,4 @@
-"""What stands around the code says what is true: versions, commands, files, and the checks that run elsewhere."""
+"""Documents and configuration agree with the code."""
 
 import importlib.util
 import re

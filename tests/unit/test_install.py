@@ -1,6 +1,6 @@
-"""What `install.py` would do, with every command replaced by a note of it; and what it says where it cannot.
+"""What `install.py` would do, with every command recorded instead of run, and its error messages.
 
-Whole installations, in every bad place that we could think of, are in `tests/first_hour.py`.
+Whole installations under bad conditions are in `tests/first_hour.py`.
 """
 
 import contextlib
@@ -25,13 +25,13 @@ class Room:
 
 
 class Installer:
-    """`install.py` in an empty folder, on Linux unless told otherwise; `fails` says which commands fail."""
+    """`install.py` in an empty folder, on Linux by default; `fails` says which commands fail."""
 
     def __init__(self, folder, monkeypatch):
         spec = importlib.util.spec_from_file_location("install", ROOT / "install.py")
         self.module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(self.module)
-        self.commands, self.said, self.fails, self.torch = [], [], (), ""
+        self.commands, self.output, self.fails, self.torch = [], [], (), ""
         self.venv = folder / ".venv"
         for name, path in {
             "HERE": folder,
@@ -43,12 +43,12 @@ class Installer:
             "TORCH": "",
             "install_uv": lambda: True,
             "run": self.run,
-            "say": self.said.append,
+            "say": self.output.append,
             "answer": lambda code: self.torch,
         }.items():
             monkeypatch.setattr(self.module, name, path)
         monkeypatch.setattr(self.module.sys, "platform", "linux")
-        monkeypatch.setattr(self.module.shutil, "disk_usage", lambda place: Room(10**12))
+        monkeypatch.setattr(self.module.shutil, "disk_usage", lambda folder: Room(10**12))
         (folder / "requirements.txt").write_text("torch==2.13.0\nuv==0.9.1\n")
         (folder / "pyproject.toml").write_text("")
 
@@ -83,7 +83,7 @@ def test_without_that_index_pypi_is_next(installer):
     installer.fails = ("--index-url",)
     first, second = installer.torch_commands()
     assert (first, second) == (f"{CPU}2.13.0", f"--constraint {installer.module.PINS} torch==2.13.0")
-    assert "several GB of CUDA" in " ".join(installer.said)
+    assert "several GB of CUDA" in " ".join(installer.output)
 
 
 @pytest.mark.parametrize(("platform", "torch"), [("darwin", ""), ("win32", ""), ("linux", "cuda")])
@@ -147,9 +147,9 @@ def test_an_environment_that_does_not_fit_is_made_again(installer, monkeypatch, 
         (tmp_path.parent / "pyproject.toml").write_text("")
     else:
         installer.module.DONE.unlink()
-    installer.said.clear()
+    installer.output.clear()
     assert " -m venv " in installer.main()[0]
-    assert "it is made anew" in " ".join(installer.said)
+    assert "it is made again" in " ".join(installer.output)
     assert installer.main() == []
 
 
@@ -159,14 +159,14 @@ def test_a_failed_update_leaves_the_environment_that_worked(installer):
     installer.fails = ("torch==2.13.1",)
     with pytest.raises(SystemExit, match="could not be installed"):
         installer.main()
-    (installer.venv / "kept").touch()
+    (installer.venv / "marker").touch()
     installer.fails = ()
     assert " -m venv " not in " ".join(installer.main())
-    assert (installer.venv / "kept").exists()
+    assert (installer.venv / "marker").exists()
 
 
 def test_a_missing_need_is_one_sentence(installer, monkeypatch):
-    monkeypatch.setattr(installer.module.shutil, "disk_usage", lambda place: Room(1e9))
+    monkeypatch.setattr(installer.module.shutil, "disk_usage", lambda folder: Room(1e9))
     with pytest.raises(
         SystemExit,
         match=r"needs about 2\.5 GB of disk, and 1\.0 GB are free .* or set PHI3KIT_FORCE=1 if you know better, then",
@@ -192,18 +192,18 @@ def test_a_python_without_venv_names_the_package(installer, monkeypatch):
 def test_without_make_it_says_how_to_go_on(installer, monkeypatch):
     monkeypatch.delenv("MAKELEVEL", raising=False)
     installer.main()
-    assert installer.said[-1].startswith("Next: ") and installer.said[-1].endswith("phi3kit run")
+    assert installer.output[-1].startswith("Next: ") and installer.output[-1].endswith("phi3kit run")
 
 
 def old_pythons() -> list:
     pythons = []
     for version in ("2.7", "3.6", "3.7", "3.8", "3.9", "3.10"):
-        found = [
+        candidates = [
             *(Path.home() / ".pyenv" / "versions").glob(f"{version}.*/bin/python"),
             shutil.which(f"python{version}"),
         ]
-        missing = [] if found[0] else pytest.mark.skip(f"no Python {version} here")
-        pythons.append(pytest.param(found[0], id=version, marks=missing))
+        missing = [] if candidates[0] else pytest.mark.skip(f"no Python {version} here")
+        pythons.append(pytest.param(candidates[0], id=version, marks=missing))
     return pythons
 
 
@@ -215,21 +215,21 @@ def test_a_second_window_waits_for_the_first(installer, monkeypatch, mode):
     installer.module.PINS.chmod(mode)
     first = installer.module.wait_for_others()
     assert first.writable() == os.access(installer.module.PINS, os.W_OK)
-    real, asked = fcntl.flock, []
+    real, operations = fcntl.flock, []
 
-    def flock(file, how):  # the first window is done while the second one waits
-        asked.append(how)
-        if not how & fcntl.LOCK_NB:
-            assert installer.said == ["Another window is installing here: waiting for it. Ctrl-C ends the wait."]
+    def flock(file, operation):  # the first window is done while the second one waits
+        operations.append(operation)
+        if not operation & fcntl.LOCK_NB:
+            assert installer.output == ["Another window is installing here: waiting for it. Ctrl-C ends the wait."]
             first.close()
-        real(file, how)
+        real(file, operation)
 
     monkeypatch.setattr(fcntl, "flock", flock)
     installer.module.wait_for_others().close()
-    assert asked == [fcntl.LOCK_EX | fcntl.LOCK_NB, fcntl.LOCK_EX]
-    installer.said.clear()
+    assert operations == [fcntl.LOCK_EX | fcntl.LOCK_NB, fcntl.LOCK_EX]
+    installer.output.clear()
     installer.module.wait_for_others().close()
-    assert installer.said == []
+    assert installer.output == []
 
 
 @pytest.mark.skipif(os.name == "nt", reason="makes a program of a name by a link")

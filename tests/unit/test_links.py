@@ -13,8 +13,7 @@ NAMES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "phi3kit/weights/tiny/M
 PAPERS = [path for name in NAMES for path in sorted(ROOT.glob(name))]
 LINK = re.compile(r"\]\(\s*([^)\s]+)[^)]*\)")
 
-# Looked up on 2026-11-25, in stored copies of the web and in what others link to; none was opened. No test opens one
-# either: that takes a network, and a page that moves is no fault of the code.
+# Listed on 2026-11-25; no test opens them.
 OUTSIDE = {
     "https://download.pytorch.org/whl/cpu",
     "https://github.com/computationalmodelling/nbval",

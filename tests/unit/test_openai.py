@@ -15,8 +15,8 @@ def whole() -> dict:
 
 
 def chunks() -> list[dict]:
-    made = openai.Chunks("tiny")
-    return [made.piece("Mad"), made.piece("rid."), made.end("stop", openai.usage(9, 3))]
+    stream = openai.Chunks("tiny")
+    return [stream.piece("Mad"), stream.piece("rid."), stream.end("stop", openai.usage(9, 3))]
 
 
 def test_usage_has_a_total():

@@ -12,6 +12,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
+from phi3kit.system import requirements
 from phi3kit.workbook.running.paths import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -82,8 +83,24 @@ def test_every_dependency_is_a_range_that_holds_its_pin(requirement):
 
 def test_every_dependency_says_what_it_is_for():
     lines = (ROOT / "pyproject.toml").read_text(encoding="utf-8").splitlines()
-    told = [line for line in lines if re.fullmatch(r' +"[\w-]+[<>=!~][^"]*",  # \S.+', line)]
-    assert len(told) == len(DECLARED)
+    comments = [line for line in lines if re.fullmatch(r' +"[\w-]+[<>=!~][^"]*",  # \S.+', line)]
+    assert len(comments) == len(DECLARED)
+
+
+def test_the_kit_lists_every_extra_but_dev():
+    assert set(requirements.EXTRAS) == set(EXTRAS) - {"dev"}
+
+
+@pytest.mark.parametrize("extra", requirements.EXTRAS)
+def test_the_modules_of_an_extra_belong_to_its_packages(extra):
+    packages = {canonicalize_name(Requirement(text).name) for text in EXTRAS[extra]}
+    providers = metadata.packages_distributions()
+    foreign = [
+        module
+        for module in requirements.EXTRAS[extra]
+        if not packages & set(map(canonicalize_name, providers.get(module, [])))
+    ]
+    assert foreign == []
 
 
 def test_torchs_requirements_are_of_the_pinned_torch():
@@ -102,9 +119,9 @@ def test_the_conda_environment_is_the_same_one():
 
 
 def test_what_is_installed_is_what_is_pinned():
-    wanted = {pin.name: str(pinned(pin)) for pin in PINS if pin.marker is None or pin.marker.evaluate()}
-    installed = {name: metadata.version(name).split("+")[0] for name in wanted}
-    assert installed == wanted
+    pins = {pin.name: str(pinned(pin)) for pin in PINS if pin.marker is None or pin.marker.evaluate()}
+    installed = {name: metadata.version(name).split("+")[0] for name in pins}
+    assert installed == pins
 
 
 def test_everything_imported_is_declared():

@@ -181,7 +181,7 @@ def onnx_folder(folder: Path) -> weights.Entry:
         ("transformers", lambda folder: fit.measure(weights.Form.CHECKPOINT, folder), "phi3kit[checkpoint]"),
         ("torch", lambda folder: export.export("mine", folder, folder / "out"), "phi3kit[checkpoint,export]"),
         ("onnx_ir", lambda folder: export.export("mine", folder, folder / "out"), "phi3kit[checkpoint,export]"),
-        ("onnx", lambda folder: fit.list_requirements(onnx_folder(folder)), "phi3kit[export]"),
+        ("onnx", lambda folder: fit.list_needs(onnx_folder(folder)), "phi3kit[export]"),
     ],
     ids=["make tiny", "measure a checkpoint", "export", "export, the graph", "estimate a folder"],
 )

@@ -7,7 +7,7 @@ import pytest
 from phi3kit.tracking import sqlite_address, sqlite_file, uri
 from phi3kit.tracking.store import ROOT, absolute
 
-HERE = Path("/work/here")
+HERE = Path("/data/here")
 
 
 @pytest.mark.parametrize(
@@ -36,9 +36,9 @@ def test_the_file_of_an_address(address, file):
 @pytest.mark.parametrize(
     ("address", "expected"),
     [
-        ("sqlite:///mlflow.db", "sqlite:////work/here/mlflow.db"),
+        ("sqlite:///mlflow.db", "sqlite:////data/here/mlflow.db"),
         ("sqlite:////data/50%252Foff/mlflow.db", "sqlite:////data/50%252Foff/mlflow.db"),
-        ("sqlite+pysqlite:///a/b.db?timeout=30", "sqlite+pysqlite:////work/here/a/b.db?timeout=30"),
+        ("sqlite+pysqlite:///a/b.db?timeout=30", "sqlite+pysqlite:////data/here/a/b.db?timeout=30"),
         ("postgresql://me:secret@host/mlflow", "postgresql://me:secret@host/mlflow"),
         ("http://127.0.0.1:5000", "http://127.0.0.1:5000"),
     ],

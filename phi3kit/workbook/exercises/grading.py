@@ -113,14 +113,14 @@ def _original(path: Path, returned: Any) -> tuple[str, Any]:
 def _with_our_cells(returned: Any, original: Any) -> Any:
     """The returned notebook with our parameters and checks instead of its own; a missing check is added at the end."""
     result = copy.deepcopy(returned)
-    ours = {cell.id: cell for cell in copy.deepcopy(original).cells if _is_ours(cell)}
-    for id_, cell in ours.items():
+    originals = {cell.id: cell for cell in copy.deepcopy(original).cells if _is_ours(cell)}
+    for id_, cell in originals.items():
         cell.outputs = []
         if id_.startswith("check-"):
             # The learner's code may have used the name `check` for something else.
             cell.source = f"from phi3kit.workbook.exercises import check\n{cell.source}"
-    result.cells = [ours.pop(cell.get("id"), cell) for cell in result.cells]
-    result.cells += [cell for id_, cell in ours.items() if id_.startswith("check-")]
+    result.cells = [originals.pop(cell.get("id"), cell) for cell in result.cells]
+    result.cells += [cell for id_, cell in originals.items() if id_.startswith("check-")]
     result.metadata = original.metadata
     return result
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from phi3kit.errors import Phi3KitError
+from phi3kit.system import requirements
 from phi3kit.workbook.exercises.cells import for_learners, solved
 from phi3kit.workbook.running import paths
 
@@ -133,6 +134,7 @@ def main(arguments: list[str]) -> None:
         sys.exit(2)
     kind = arguments[0]
     try:
+        requirements.need_extra("Writing a handout", "notebooks")
         folder = paths.relative(write(kind))
     except Phi3KitError as error:
         sys.exit(str(error))

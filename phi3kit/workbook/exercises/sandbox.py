@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from phi3kit import tracking
 from phi3kit.doctor import SECRET
 from phi3kit.system import process
 from phi3kit.weights import store
@@ -107,7 +108,7 @@ def environment(variables: Mapping[str, str], folder: Path) -> dict[str, str]:
         **public,
         **dict.fromkeys(("HOME", "USERPROFILE", "APPDATA", "LOCALAPPDATA"), str(folder / "home")),
         **dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(folder / "temporary")),
-        "MLFLOW_TRACKING_URI": f"sqlite:///{(folder / 'mlflow.db').as_posix()}",
+        "MLFLOW_TRACKING_URI": tracking.sqlite_address(folder / "mlflow.db"),
         "PHI3KIT_CACHE": str(store.root()),
         "HF_HUB_CACHE": constants.HF_HUB_CACHE,  # not HF_HOME: the token is in that folder
         "HF_HUB_OFFLINE": "1",  # a library's own request to the hub is no call of the learner's

@@ -105,7 +105,7 @@ def _measure(model_uri: str, max_tokens: int) -> dict[str, Any]:
         result = model.predict({"messages": [{"role": "user", "content": question}], "max_tokens": tokens})
         return completion(result), perf_counter() - start
 
-    timed(QUESTIONS[0], 2)  # what a library does once, at its first answer
+    timed(QUESTIONS[0], 2)  # warm-up: one-time work of the library
     events["first answer"] = time.time()
     first = [timed(question, 1)[1] for question in QUESTIONS]
     whole = [timed(question, max_tokens) for question in QUESTIONS]

@@ -24,10 +24,10 @@ def option_table(models: dict[str, Any]) -> pd.DataFrame:
         One row per option. `honoured`: the answer showed its effect or, for the harmless `n=1` and `stream=false`, the
         model answered. `refused`: the model raised an error. `ignored`: neither.
     """
-    return pd.DataFrame({name: _verdicts(_Probed(model)) for name, model in models.items()}).rename_axis("option")
+    return pd.DataFrame({name: _verdicts(_ProbedModel(model)) for name, model in models.items()}).rename_axis("option")
 
 
-class _Probed:
+class _ProbedModel:
     """A model that answers the same question with various options."""
 
     def __init__(self, model: Any) -> None:
@@ -48,7 +48,7 @@ class _Probed:
 
 
 # For each option that `phi3kit.generation.options` declares, and OpenAI's other fields: whether the model honours it.
-PROBES: dict[str, Callable[[_Probed], bool]] = {
+PROBES: dict[str, Callable[[_ProbedModel], bool]] = {
     "messages": lambda model: bool(model.greedy),
     "max_tokens": lambda model: model.differs(max_tokens=1),
     "temperature": lambda model: model.varies,
@@ -71,11 +71,11 @@ PROBES: dict[str, Callable[[_Probed], bool]] = {
 }
 
 
-def _verdicts(model: _Probed) -> dict[str, str]:
+def _verdicts(model: _ProbedModel) -> dict[str, str]:
     return {option: _verdict(probe, model) for option, probe in PROBES.items()}
 
 
-def _verdict(probe: Callable[[_Probed], bool], model: _Probed) -> str:
+def _verdict(probe: Callable[[_ProbedModel], bool], model: _ProbedModel) -> str:
     try:
         return "honoured" if probe(model) else "ignored"
     except Exception:  # each wrapper raises its own type; that it raises is the result

@@ -92,7 +92,7 @@ def run(
             verdict, error = _execute(source, executed, values, bar, kernel.manager(source.parent, lines))
         seconds = time.monotonic() - start
         if verdict != "failed":
-            log.unlink()  # it explains the death of a kernel
+            log.unlink()  # needed only when a kernel died
         html = executed.with_suffix(".html")
         if not executed.exists():  # interrupted before papermill wrote anything
             nbformat.write(nbformat.read(source, as_version=4), executed)
@@ -107,7 +107,7 @@ def _signals_as_ctrl_c() -> Iterator[None]:
     names = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK") if threading.current_thread() is threading.main_thread() else ()
     before = {getattr(signal, name): signal.getsignal(getattr(signal, name)) for name in names if hasattr(signal, name)}
     # A signal that nohup ignores stays ignored.
-    handled = [number for number, how in before.items() if how in (signal.SIG_DFL, signal.default_int_handler)]
+    handled = [number for number, handler in before.items() if handler in (signal.SIG_DFL, signal.default_int_handler)]
 
     def end(*_: Any) -> None:
         for number in handled:

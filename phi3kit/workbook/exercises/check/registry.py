@@ -6,6 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from phi3kit import tracking
 from phi3kit.workbook.exercises.check.verdict import Wrong, call, describe, exercise
 
 _NAME, _ALIAS = "translator", "champion"
@@ -38,11 +39,12 @@ def roll_back(my_roll_back: Callable[[Any, str, str], Any]) -> Iterator[str]:
 
 @cache
 def _registry() -> tuple[Any, tempfile.TemporaryDirectory]:
-    """A client of an empty registry, and the folder that holds it until this process ends. Making it takes seconds."""
+    """A client of an empty registry, and the folder that holds it until this process ends."""
     import mlflow
 
     folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)  # Windows removes no open database
-    uri = f"sqlite:///{(Path(folder.name) / 'registry.db').as_posix()}"
+    tracking.create(database := Path(folder.name) / "registry.db")
+    uri = tracking.sqlite_address(database)
     return mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri), folder
 
 

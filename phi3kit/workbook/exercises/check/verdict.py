@@ -80,9 +80,7 @@ class Verdict:
             f'<td style="text-align: left; white-space: pre-wrap">{_to_html(label, text)}</td></tr>'
             for label, text in rows
         )
-        border = (
-            "solid #2e7d32" if self.passed else "dashed #b26a00"
-        )  # the line's style differs too, not only its colour
+        border = "solid #2e7d32" if self.passed else "dashed #b26a00"  # the style tells them apart without colours
         summary = f"<strong>{self._summary}</strong>"
         return f'<div style="border-left: 4px {border}; padding-left: 0.8em">{summary}<table>{cells}</table></div>'
 

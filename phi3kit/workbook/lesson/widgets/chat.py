@@ -9,7 +9,7 @@ from typing import Any
 
 from phi3kit.chat.openai import Gathered
 from phi3kit.errors import Phi3KitError
-from phi3kit.workbook.lesson.widgets.layout import AS_TYPED, LABELLED, boxed, display
+from phi3kit.workbook.lesson.widgets.layout import AS_TYPED, LABELLED, box, display
 from phi3kit.workbook.running.session import is_interactive
 
 Model = Callable[[dict[str, Any]], Generator[dict[str, Any], None, None]]
@@ -81,7 +81,7 @@ class ChatForm:
         # With this direction, a conversation that is longer than the box shows its end.
         upwards = {"flex_flow": "column-reverse", "max_height": "24em", "overflow": "auto", "flex": "0 1 auto"}
         conversation = w.Box([w.VBox([self.past, self.current])], layout=upwards)
-        self.box = boxed(
+        self.box = box(
             "chat",
             *([self.model] if len(models) > 1 else []),
             self.max_tokens,

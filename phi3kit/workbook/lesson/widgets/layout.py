@@ -9,19 +9,19 @@ from typing import Any, TypeVar
 LABELLED = {"layout": {"width": "44em", "max_width": "98%"}, "style": {"description_width": "8em"}}
 AS_TYPED = "white-space: pre-wrap; overflow-wrap: anywhere; line-height: 1.5"
 
-Form = TypeVar("Form")
+AnyForm = TypeVar("AnyForm")
 
 
-def boxed(name: str, *parts: Any) -> Any:
+def box(name: str, *parts: Any) -> Any:
     """Put the parts of a form, one below the other, into a box with the CSS class `phi3kit-NAME`."""
     import ipywidgets as w
 
-    box = w.VBox(parts)
-    box.add_class(f"phi3kit-{name}")
-    return box
+    widget = w.VBox(parts)
+    widget.add_class(f"phi3kit-{name}")
+    return widget
 
 
-def display(form: Form) -> Form:
+def display(form: AnyForm) -> AnyForm:
     """Display a form's box and return the form."""
     from IPython import display
 

@@ -5,7 +5,7 @@ from html import escape
 from itertools import accumulate
 
 from phi3kit.errors import InvalidRequest
-from phi3kit.workbook.lesson.widgets.layout import LABELLED, boxed, display
+from phi3kit.workbook.lesson.widgets.layout import LABELLED, box, display
 from phi3kit.workbook.running.session import is_interactive
 
 Candidates = Sequence[tuple[str, float]]
@@ -96,7 +96,7 @@ class SamplingForm:
         self.top_k = w.IntSlider(count, min=1, max=count, description="top_k", **LABELLED)
         self.summary, self.bars = w.HTML(), w.HTML()
         controls = [self.temperature, self.top_p, self.top_k]
-        self.box = boxed("sampling", *controls, self.summary, self.bars)
+        self.box = box("sampling", *controls, self.summary, self.bars)
         for control in controls:
             control.observe(lambda _: self._draw(), "value")
         self._draw()

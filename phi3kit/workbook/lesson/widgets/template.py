@@ -10,7 +10,7 @@ from pathlib import Path
 
 from phi3kit.chat import ChatTemplate
 from phi3kit.errors import Phi3KitError
-from phi3kit.workbook.lesson.widgets.layout import AS_TYPED, LABELLED, boxed, display
+from phi3kit.workbook.lesson.widgets.layout import AS_TYPED, LABELLED, box, display
 from phi3kit.workbook.running.session import is_interactive
 
 Messages = Sequence[Mapping[str, str]]
@@ -112,7 +112,7 @@ class TemplateForm:
         self.system = w.Textarea(system[0]["content"] if system else "", description="System", rows=2, **LABELLED)
         self.user = w.Textarea(user["content"], description="User", rows=3, **LABELLED)
         self.verdict, self.text, self.ids = w.HTML(), w.HTML(), w.HTML()
-        self.box = boxed("template", self.system, self.user, self.verdict, self.text, self.ids)
+        self.box = box("template", self.system, self.user, self.verdict, self.text, self.ids)
         for area in (self.system, self.user):
             area.observe(lambda _: self._draw(), "value")
         self._draw()
