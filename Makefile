@@ -41,7 +41,8 @@ test: lint
 
 fire: install
 	$(BIN)/phi3kit weights fetch tiny
-	$(BIN)/pytest tests/fire
+	$(BIN)/pytest -m online tests/integration/test_under_fire.py
+	$(BIN)/pytest tests/fire --durations=20
 
 # The folder .jupyter answers JupyterLab's question whether it may fetch news: no.
 lab: install
