@@ -1,6 +1,6 @@
 # make run        install, obtain `tiny`, execute both notebooks
 # make test       install, then every check and every test
-# make check      its quick part: lint, spelling, unit tests, the notebooks' hygiene; half a minute
+# make check      its quick part: lint, spelling, unit tests, the notebooks' hygiene; about a minute
 # make fire       random kills, eight processes at once, a flip in every file: for the night
 # make lab        open JupyterLab on the notebooks
 # make notebooks  execute the notebooks in place and keep the new outputs
