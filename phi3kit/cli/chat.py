@@ -3,6 +3,7 @@
 Only answers go to stdout; everything else goes to stderr.
 """
 
+import dataclasses
 import re
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
@@ -104,7 +105,7 @@ class Conversation:
             )
             return
         answer, note = "", "stopped; the text so far stays in the conversation"
-        with self._engine.stream(ids, self._options.model_copy(update={"max_tokens": limit})) as stream:
+        with self._engine.stream(ids, dataclasses.replace(self._options, max_tokens=limit)) as stream:
             try:
                 for piece in stream:
                     answer += piece

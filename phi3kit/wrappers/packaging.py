@@ -18,7 +18,7 @@ _MODEL_CODE = {Phi3Model: "phi3_model.py", Phi3Chat: "phi3_chat.py"}
 _STORED = ("__init__.py", "errors.py", "system", "chat", "generation", "wrappers")
 
 # What the code of each wrapper imports, and mlflow itself, which loads it.
-_ONNX = ("mlflow", "onnxruntime-genai", "onnxruntime", "tokenizers", "jinja2", "joblib", "psutil", "pydantic")
+_ONNX = ("mlflow", "onnxruntime-genai", "onnxruntime", "tokenizers", "jinja2", "joblib", "psutil")
 _ONNX += ("pandas", "numpy")
 _TRANSFORMERS = ("mlflow", "transformers", "torch", "tokenizers", "safetensors", "jinja2", "pandas", "numpy")
 

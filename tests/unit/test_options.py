@@ -1,5 +1,7 @@
 """Generation options: what is taken, and that each refusal names field, value and range."""
 
+from dataclasses import FrozenInstanceError
+
 import numpy as np
 import pytest
 
@@ -9,7 +11,7 @@ from phi3kit.generation.options import declared
 
 
 def test_the_defaults_are_greedy():
-    assert Options().model_dump() == {
+    assert vars(Options()) == {
         "max_tokens": 256,
         "temperature": 0.0,
         "top_p": 1.0,
@@ -95,7 +97,7 @@ def test_equal_options_are_one():
 
 
 def test_options_are_frozen():
-    with pytest.raises(ValueError, match="frozen"):
+    with pytest.raises(FrozenInstanceError):
         Options().max_tokens = 3
 
 
