@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from phi3kit.errors import InvalidRequest
 
-ROLES = ("system", "user", "assistant")
+ROLES = ("system", "developer", "user", "assistant")  # developer is OpenAI's newer name for system
 
 # Half of a UTF-16 pair: JSON can carry one, no tokenizer takes it.
 _SURROGATE = re.compile("[\ud800-\udfff]")

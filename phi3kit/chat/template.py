@@ -7,75 +7,124 @@ alone. That is why messages become token ids here and not a prompt string.
 import json
 import re
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from jinja2 import TemplateError
+
+from phi3kit.chat import rendering
 from phi3kit.chat.messages import check
 from phi3kit.errors import InvalidRequest, WeightsError
+from phi3kit.system import folders
 
-# Two private-use characters that no template holds: they mark where the content of message N belongs.
-_SLOT = "\ue000{}\ue001"
-_SLOTS = re.compile("\ue000(\\d+)\ue001")
+# Two private-use characters that no template holds: between them stands the number of a text that was taken out.
+_MARK = "\ue000{}\ue001"
+_MARKS = re.compile("\ue000(\\d+)\ue001")
+# A content without its outer white space, which many templates trim.
+_WHOLE = re.compile(r"\S(?:.*\S)?", re.DOTALL)
 # Unicode's white space, which a control token with `lstrip` or `rstrip` removes. `str.isspace` accepts four
 # separators more.
 _SPACE = "".join(c for c in map(chr, range(0x3001)) if c.isspace() and not "\x1c" <= c <= "\x1f")
+# The names under which transformers hands a tokenizer's special tokens to its template.
+_SPECIAL = tuple(f"{name}_token" for name in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"))
 
 
 class ChatTemplate:
     """A model's own chat template and tokenizer, read from its folder (checkpoint or ONNX).
 
     Args:
-        folder: holds `tokenizer.json` and, in `chat_template.jinja` or `tokenizer_config.json`, the template.
+        folder: holds `tokenizer.json`, `tokenizer_config.json`, and in the latter or beside it, where transformers
+            looks for it, the template.
+
+    Attributes:
+        source: the template; of several with names, the one called `default`.
 
     Raises:
-        WeightsError: when the folder has no tokenizer or no chat template.
+        WeightsError: the folder has no usable tokenizer or chat template.
     """
 
     def __init__(self, folder: Path | str) -> None:
-        folder = Path(folder)
+        self._folder = Path(folder)
+        self._tokenizer_json = folders.read_json(self._folder / "tokenizer.json")
+        self._config = folders.read_json(self._folder / "tokenizer_config.json")
+        self._tokenizer = self._read_tokenizer()
+        self._special = self._read_special_tokens()
+        self.source = self._read_source()
         try:
-            self._tokenizer_json = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
-            self._config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
-        except FileNotFoundError as error:
-            raise WeightsError(f"{folder} has no {Path(error.filename).name}: give a complete model folder.") from None
-        beside = folder / "chat_template.jinja"
-        self.source: str = beside.read_text(encoding="utf-8") if beside.exists() else self._config.get("chat_template")
-        if not self.source or not isinstance(self.source, str):
-            raise WeightsError(f"{folder} has no chat template: give an instruct model, or use plain prompts.")
+            self._template = rendering.compiled(self.source, _refuse)
+            prompts = {self._rendered([{"role": "user", "content": text}]) for text in ("Yes", "No")}
+        except _Refused:
+            return  # the template works, and wants another conversation
+        except TemplateError as error:
+            raise WeightsError(f"The chat template of {folder} does not work: {error}. Use plain prompts.") from error
+        if len(prompts) == 1:
+            raise WeightsError(f"The chat template of {folder} leaves the question out. Use plain prompts.")
 
-    @cached_property
-    def _jinja(self) -> Any:
-        from jinja2.sandbox import ImmutableSandboxedEnvironment
+    def _read_tokenizer(self) -> Any:
+        try:
+            return _tokenizer(self._tokenizer_json)
+        except Exception as error:  # the library raises no other kind
+            path = self._folder / "tokenizer.json"
+            raise WeightsError(f"{path} holds no tokenizer: {error}. Copy or fetch it again.") from None
 
-        # The same settings under which transformers renders chat templates, so that the ids come out equal.
-        environment = ImmutableSandboxedEnvironment(
-            trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
-        )
-        environment.globals["raise_exception"] = _refuse
-        return environment.from_string(self.source)
+    def _read_special_tokens(self) -> dict[str, str]:
+        config, legacy = self._config, self._folder / "special_tokens_map.json"
+        if legacy.exists() and "added_tokens_decoder" not in config:
+            config = config | folders.read_json(legacy)
+        tokens = {name: config[name] for name in _SPECIAL if config.get(name)}
+        return {name: token["content"] if isinstance(token, dict) else token for name, token in tokens.items()}
+
+    def _read_source(self) -> str:
+        more = sorted((self._folder / "additional_chat_templates").glob("*.jinja"))
+        paths = [path for path in (*more, self._folder / "chat_template.jinja") if path.exists()]
+        files = {path.stem.replace("chat_template", "default"): folders.read_text(path) for path in paths}
+        source = files or self._config.get("chat_template")
+        if isinstance(source, list):
+            source = {each["name"]: each["template"] for each in source}
+        if source and isinstance(source, dict):
+            if "default" not in source:
+                names = ", ".join(source)
+                raise WeightsError(f"{self._folder} has the chat templates {names}, and none of them is the default.")
+            source = source["default"]
+        if not source or not isinstance(source, str):
+            raise WeightsError(f"{self._folder} has no chat template: give an instruct model, or use plain prompts.")
+        return source
 
     @cached_property
     def _plain(self) -> Any:
         """The tokenizer without its control tokens: every text it encodes is only text."""
-        from tokenizers import Tokenizer
-
         model = dict(self._tokenizer_json["model"])
         if "merges" in model:
-            # In some tokenizers merges (pairs, or "left right") spell a control token; in `tiny` a byte that the
-            # vocabulary lacks becomes <|endoftext|>. Here the first stays text and the second is left out.
+            # In some tokenizers merges (pairs, or "left right") spell a control token: here it stays text.
             merges = [m for m in model["merges"] if "".join(m).replace(" ", "") not in self._control]
-            model |= {"merges": merges, "unk_token": None}
-        return Tokenizer.from_str(json.dumps({**self._tokenizer_json, "model": model, "added_tokens": []}))
+            model |= {"merges": merges, "unk_token": self._unknown}
+        added = [t | {"special": t["content"] in self._control} for t in self._tokenizer_json["added_tokens"]]
+        tokenizer = _tokenizer({**self._tokenizer_json, "model": model, "added_tokens": added})
+        tokenizer.encode_special_tokens = True
+        return tokenizer
 
     @cached_property
     def _control(self) -> dict[str, dict[str, Any]]:
-        return {token["content"]: token for token in self._tokenizer_json["added_tokens"]}
+        """The added tokens by their text; those that are only white space are ordinary text to everybody."""
+        return {t["content"]: t for t in self._tokenizer_json["added_tokens"] if t["content"].strip()}
+
+    @cached_property
+    def _unknown(self) -> str | None:
+        """The token for what the vocabulary lacks; None where it also ends a text, as <|endoftext|> in `tiny`."""
+        ends = {token for name, token in self._special.items() if name != "unk_token"}
+        unknown = self._tokenizer_json["model"].get("unk_token")
+        return None if unknown in ends else unknown
+
+    @cached_property
+    def _controls(self) -> re.Pattern[str]:
+        longest_first = sorted(map(re.escape, self._control), key=len, reverse=True)
+        return re.compile("|".join(longest_first) or "(?!)")
 
     def render(self, messages: Sequence[Mapping[str, str]]) -> str:
         """Return the prompt as text, for reading; `encode` is what a model should be given."""
-        text = self._render_slots(check(messages))
-        return _SLOTS.sub(lambda slot: messages[int(slot[1])]["content"].strip(), text)
+        return self._prompt(check(messages), datetime.now())
 
     def encode(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
         """Turn messages into the token ids of a prompt that asks for the assistant's next turn.
@@ -83,12 +132,57 @@ class ChatTemplate:
         For contents without control tokens the ids are the ones that Hugging Face's `apply_chat_template` gives.
 
         Raises:
-            InvalidRequest: when the messages are malformed or the model's template refuses them.
+            InvalidRequest: the messages are malformed, the model's template refuses them, or it decides by a control
+                token that stands in a content.
         """
         checked = check(messages)
+        now = datetime.now()
+        prompt = self._prompt(checked, now)
+        parts = self._parts(checked, prompt, now)
+        ids = list(self._tokenizer.encode(prompt, add_special_tokens=False).ids)
+        counted = {token["id"] for token in self._control.values() if token["content"] != self._unknown}
+        own = [token for part in parts[::2] for token in self._controls.findall(part) if token != self._unknown]
+        return ids if sum(i in counted for i in ids) == len(own) else self._encode_parts(parts)
+
+    def _prompt(self, messages: list[dict[str, str]], now: datetime) -> str:
+        try:
+            return self._rendered(messages, now)
+        except TemplateError as error:
+            allowed = f"messages that the model's chat template takes ({error})"
+            raise InvalidRequest("messages", "...", allowed) from error
+
+    def _parts(self, messages: list[dict[str, str]], prompt: str, now: datetime) -> list[str]:
+        """Split the prompt: the template's own text and, at odd places, text of the contents.
+
+        Every control token of a content is in a part of its own or in a larger one of the contents. Where the
+        contents lie is found by rendering the conversation again with a mark in place of each of them. A template
+        that looks into the contents may then render something else; for it only their control tokens are replaced.
+        """
+        for pattern in (_WHOLE, re.compile(f"{self._controls.pattern}|[\ue000\ue001]")):
+            texts: list[str] = []
+            marked = [message | {"content": _taken_out(pattern, message["content"], texts)} for message in messages]
+            try:
+                parts = _MARKS.split(self._rendered(marked, now))
+            except TemplateError:
+                continue
+            parts[1::2] = [texts[int(number)] for number in parts[1::2]]
+            if "".join(parts) == prompt:
+                return parts
+        tokens = ((i, self._controls.search(message["content"])) for i, message in enumerate(messages))
+        i, token = next(((i, token[0]) for i, token in tokens if token), (0, ""))
+        if not token:
+            return [prompt]
+        allowed = f"a text without {token}, by which the model's chat template decides what to write"
+        raise InvalidRequest(f"messages[{i}].content", messages[i]["content"], allowed)
+
+    def _encode_parts(self, parts: list[str]) -> list[int]:
+        pieces = []
+        for i, part in enumerate(parts):
+            splits = [part] if i % 2 else re.split(f"({self._controls.pattern})", part)
+            pieces += [(text, bool(j % 2)) for j, text in enumerate(splits) if text]
         ids: list[int] = []
         text, strip_next = "", False
-        for piece, is_control in self._pieces(checked):
+        for piece, is_control in pieces:
             if is_control:
                 token = self._control[piece]
                 ids += self.plain_ids(text.rstrip(_SPACE) if token["lstrip"] else text)
@@ -100,45 +194,43 @@ class ChatTemplate:
                 text = text.lstrip(_SPACE)
         return ids + self.plain_ids(text)
 
-    def _pieces(self, messages: list[dict[str, str]]) -> list[tuple[str, bool]]:
-        """Split the rendered template into (text, is it a control token); contents are never control tokens."""
-        longest_first = sorted(map(re.escape, self._control), key=len, reverse=True)
-        control = re.compile(f"({'|'.join(longest_first) or '(?!)'})")
-        pieces: list[tuple[str, bool]] = []
-        for i, part in enumerate(_SLOTS.split(self._render_slots(messages))):
-            if i % 2:
-                pieces.append((messages[int(part)]["content"].strip(), False))
-            else:
-                pieces += [(text, bool(j % 2)) for j, text in enumerate(control.split(part)) if text]
-        return pieces
-
-    def _render_slots(self, messages: list[dict[str, str]]) -> str:
-        from jinja2 import TemplateError
-
-        slots = [{"role": m["role"], "content": _slot(i, m["content"])} for i, m in enumerate(messages)]
-        names = {name: self._special(name) for name in ("bos_token", "eos_token", "unk_token", "pad_token")}
+    def _rendered(self, messages: list[dict[str, str]], now: datetime | None = None) -> str:
+        if "developer" not in self.source:  # for such a template it is the system message
+            messages = [m | {"role": m["role"].replace("developer", "system")} for m in messages]
+        variables = {"messages": messages, "tools": None, "documents": None, "add_generation_prompt": True}
+        clock = (now or datetime.now()).strftime
         try:
-            text = self._jinja.render(messages=slots, add_generation_prompt=True, **names)
-        except TemplateError as error:
-            raise WeightsError(f"The model's chat template does not work here: {error}. Use plain prompts.") from error
-        if _SLOT.format(len(messages) - 1) not in text:
-            raise WeightsError("The model's chat template leaves the last message out. Use plain prompts.")
-        return text
-
-    def _special(self, name: str) -> str:
-        token = self._config.get(name) or ""
-        return token["content"] if isinstance(token, dict) else token
+            return self._template.render(**variables, **self._special, strftime_now=clock)
+        except TemplateError:
+            raise
+        except Exception as error:  # a template is a program, and may fail as any other
+            raise TemplateError(f"{type(error).__name__}: {error}") from error
 
     def plain_ids(self, text: str) -> list[int]:
         """Return the ids of a text in which nothing counts as a control token."""
         return self._plain.encode(text, add_special_tokens=False).ids if text else []
 
 
-def _slot(index: int, content: str) -> str:
-    """The placeholder of a content, between the content's own outer white space."""
-    before, _, after = content.partition(content.strip())
-    return f"{before}{_SLOT.format(index)}{after}"
+def _taken_out(pattern: re.Pattern[str], content: str, texts: list[str]) -> str:
+    """Replace each match in a content by a mark, and append the matched texts to `texts`."""
+
+    def mark(match: re.Match[str]) -> str:
+        texts.append(match[0])
+        return _MARK.format(len(texts) - 1)
+
+    return pattern.sub(mark, content)
+
+
+def _tokenizer(description: dict[str, Any]) -> Any:
+    from tokenizers import Tokenizer
+
+    # A file may prescribe a length, which transformers ignores unless a caller wants it.
+    return Tokenizer.from_str(json.dumps({**description, "truncation": None, "padding": None}))
+
+
+class _Refused(TemplateError):
+    """The template itself refuses a conversation."""
 
 
 def _refuse(message: str) -> None:
-    raise InvalidRequest("messages", "...", f"messages that the model's chat template takes ({message})")
+    raise _Refused(message)

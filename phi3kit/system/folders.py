@@ -22,6 +22,47 @@ def file_hash(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def read_text(path: Path) -> str:
+    """Return the text of a model's file.
+
+    Raises:
+        WeightsError: naming the file, when it is missing, empty, a pointer of git-lfs, or not in UTF-8.
+    """
+    try:
+        content = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        raise WeightsError(f"{path.parent} has no {path.name}: give a complete model folder.") from None
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be read: {error.strerror}.") from None
+    problem = "is empty" if not content.strip() else ""
+    if content.startswith(b"version https://git-lfs"):
+        problem = "is a pointer of git-lfs, not the file itself: run `git lfs pull` in its repository"
+    elif content.startswith((b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")):
+        problem = "begins with a byte order mark: save it as UTF-8 without one"
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        problem = problem or f"is no text in UTF-8 (at byte {error.start})"
+    if problem:
+        raise WeightsError(f"{path} {problem}.")
+    return text
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the JSON object in a model's file.
+
+    Raises:
+        WeightsError: naming the file, when it is missing, damaged, or holds something else.
+    """
+    try:
+        value = json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        raise WeightsError(f"{path} is no JSON: {error}. Copy or fetch it again.") from None
+    if not isinstance(value, dict):
+        raise WeightsError(f"{path} holds no JSON object. Copy or fetch it again.")
+    return value
+
+
 def digest(recipe: Mapping[str, str]) -> str:
     """Twelve hexadecimal digits that change when any key or value of `recipe` changes."""
     return hashlib.sha256(json.dumps(dict(recipe), sort_keys=True).encode()).hexdigest()[:12]

@@ -7,6 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from phi3kit.chat import ChatTemplate
 from phi3kit.generation import Options
 from phi3kit.system import requirements
 from phi3kit.wrappers.chat import Phi3Chat
@@ -61,11 +62,13 @@ def packaged(wrapper: type[Phi3Model] | type[Phi3Chat], model: str) -> dict[str,
         model: a catalog name, a local folder, or a hub id; its ONNX form is fetched or built when missing.
 
     Raises:
-        WeightsError: the model's files cannot be obtained.
+        WeightsError: the model's files cannot be obtained, or its chat template cannot be used.
     """
     from phi3kit import weights
 
     entry, folder = weights.resolve(model), weights.onnx(model)
+    if wrapper is Phi3Chat:
+        ChatTemplate(folder)  # one that cannot be used is refused now, not at the first request
     return {
         "python_model": str(Path(__file__).parent / "models_from_code" / _MODEL_CODE[wrapper]),
         "artifacts": {ARTIFACT: str(folder)},
@@ -88,7 +91,7 @@ def packaged_pipeline(model: str) -> dict[str, Any]:
         model: a catalog name, a local folder, or a hub id; its checkpoint is fetched or built when missing.
 
     Raises:
-        WeightsError: the model's files cannot be obtained.
+        WeightsError: the model's files cannot be obtained, or its chat template cannot be used.
         MissingExtra: torch or transformers is not installed.
     """
     requirements.need_extra("A transformers pipeline", "checkpoint")
@@ -97,6 +100,7 @@ def packaged_pipeline(model: str) -> dict[str, Any]:
     from phi3kit import weights
 
     folder = weights.checkpoint(model)
+    ChatTemplate(folder)
     built = transformers.pipeline("text-generation", model=str(folder))
     built.model.name_or_path = weights.resolve(model).name  # the completion's `model`; a path would name this machine
     return {

@@ -4,62 +4,17 @@ import json
 from pathlib import Path
 
 import pytest
-from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import AddedToken, Tokenizer
+from toy_tokenizers import ROLES, TEMPLATE, byte_level, sentencepiece, write
 
 from phi3kit.chat import ChatTemplate, check
 from phi3kit.errors import InvalidRequest, WeightsError
-
-TEMPLATE = (
-    "{{ bos_token }}{% for message in messages %}"
-    "{{ '<|' + message['role'] + '|>\n' + message['content'] + '<|end|>\n' }}"
-    "{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% endif %}"
-)
-ROLES = ["<|system|>", "<|user|>", "<|assistant|>", "<|end|>"]
-CORPUS = [
-    "You are a stand-up comedian.",
-    "Tell me a joke about atom",
-    "Grüße, 你好! 1234 😀",
-    "</s> <|end|> <0x0A> end system",
-]
-
-
-def byte_level() -> Tokenizer:
-    """As in `tiny` and Phi-4: every text is its bytes; as in `tiny`, a byte that is missing becomes <|endoftext|>."""
-    tokenizer = Tokenizer(models.BPE(unk_token="<|endoftext|>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    alphabet = sorted(set(pre_tokenizers.ByteLevel.alphabet()) - {"Ą"})  # how it writes \x04
-    trainer = trainers.BpeTrainer(vocab_size=400, initial_alphabet=alphabet, special_tokens=["<|endoftext|>"])
-    tokenizer.train_from_iterator(CORPUS * 4, trainer)
-    return tokenizer
-
-
-def sentencepiece() -> Tokenizer:
-    """As in Phi-3: spaces are written as ▁, one stands before each text, unknown characters are bytes."""
-    pieces = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
-    pieces += sorted(set("".join(CORPUS).replace(" ", "▁")) - {"😀"})
-    merges = [("▁", "j"), ("o", "k"), ("▁j", "ok"), ("▁jok", "e"), ("<", "/"), ("</", "s"), ("</s", ">")]  # a trap
-    pieces += [left + right for left, right in merges if left + right not in pieces]
-    vocabulary = {piece: i for i, piece in enumerate(pieces)}
-    tokenizer = Tokenizer(models.BPE(vocabulary, merges, unk_token="<unk>", byte_fallback=True, fuse_unk=True))
-    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
-    tokenizer.decoder = decoders.Sequence(
-        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
-    )
-    return tokenizer
 
 
 @pytest.fixture(params=[byte_level, sentencepiece], scope="session", ids=lambda layout: layout.__name__)
 def folder(request, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp(request.param.__name__)
-    tokenizer = request.param()
-    tokenizer.add_special_tokens([AddedToken("<s>", normalized=False), AddedToken("<|endoftext|>", normalized=False)])
-    tokenizer.add_special_tokens([AddedToken(role, rstrip=True, normalized=False) for role in ROLES])
-    # Phi-3's own `</s>` is no special token by its flag, and ends a text all the same.
-    tokenizer.add_tokens([AddedToken("</s>", rstrip=True, normalized=False)])
-    tokenizer.save(str(folder / "tokenizer.json"))
-    config = {"bos_token": {"content": "<s>", "lstrip": False}, "eos_token": "<|endoftext|>", "chat_template": TEMPLATE}
-    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    write(folder, request.param)
     return folder
 
 
@@ -212,7 +167,7 @@ def test_a_folder_without_its_tokenizer(folder, tmp_path, missing):
         ChatTemplate(tmp_path)
 
 
-@pytest.mark.parametrize("nothing", [None, "", [{"name": "default", "template": "x"}]])
+@pytest.mark.parametrize("nothing", [None, "", 7, [], {}])
 def test_a_folder_without_a_template(folder, tmp_path, nothing):
     with pytest.raises(WeightsError, match="has no chat template: give an instruct model, or use plain prompts"):
         altered(folder, tmp_path, chat_template=nothing)
@@ -220,14 +175,66 @@ def test_a_folder_without_a_template(folder, tmp_path, nothing):
 
 @pytest.mark.parametrize("broken", ["{% for %}", "{{ strange_function() }}", "{{ messages[0].content.a.b }}"])
 def test_a_template_that_does_not_work_is_explained(folder, tmp_path, broken):
-    with pytest.raises(WeightsError, match=r"template does not work here: .+ Use plain prompts"):
-        altered(folder, tmp_path, chat_template=broken).encode(user("hi"))
+    with pytest.raises(WeightsError, match=r"chat template of .+ does not work: .+ Use plain prompts"):
+        altered(folder, tmp_path, chat_template=broken)
 
 
-@pytest.mark.parametrize("text", ["{{ messages[0].role }}", "{{ messages[-1].content | tojson }}"])
+@pytest.mark.parametrize("text", ["{{ messages[0].role }}", "Hello", "{% generation %}{% endgeneration %}"])
 def test_a_template_that_loses_the_question_is_no_template(folder, tmp_path, text):
-    with pytest.raises(WeightsError, match="leaves the last message out"):
-        altered(folder, tmp_path, chat_template=text).encode(user("hi"))
+    with pytest.raises(WeightsError, match="leaves the question out"):
+        altered(folder, tmp_path, chat_template=text)
+
+
+def test_a_failure_at_one_conversation_is_a_bad_request(folder, tmp_path):
+    text = "{{ messages[0].content }}{% if messages | length > 1 %}{{ 1 / 0 }}{% endif %}"
+    template = altered(folder, tmp_path, chat_template=text)
+    with pytest.raises(InvalidRequest, match="ZeroDivisionError") as refused:
+        template.encode([*user("a"), *user("b")])
+    assert refused.value.field == "messages"
+
+
+DEFAULT = {"name": "default", "template": TEMPLATE}
+TOOLS = {"name": "tool_use", "template": "{{ tools.nothing.at_all }}"}
+
+
+@pytest.mark.parametrize("named", [[DEFAULT], [TOOLS, DEFAULT], {"default": TEMPLATE, "rag": "x"}], ids=len)
+def test_of_named_templates_the_default_is_taken(folder, tmp_path, named):
+    assert altered(folder, tmp_path, chat_template=named).source == TEMPLATE
+
+
+def test_named_templates_without_a_default(folder, tmp_path):
+    with pytest.raises(WeightsError, match="has the chat templates tool_use, and none of them is the default"):
+        altered(folder, tmp_path, chat_template=[TOOLS])
+
+
+def test_a_folder_of_templates_beside_the_default(folder, tmp_path):
+    (tmp_path / "chat_template.jinja").write_text("{{ messages[0].content }}!")
+    (tmp_path / "additional_chat_templates").mkdir()
+    (tmp_path / "additional_chat_templates" / "tool_use.jinja").write_text(TOOLS["template"])
+    assert altered(folder, tmp_path).source == "{{ messages[0].content }}!"
+
+
+DAMAGED = [
+    ("tokenizer.json", b"", "tokenizer.json is empty"),
+    ("tokenizer.json", b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "is a pointer of git-lfs"),
+    ("tokenizer.json", b"{}", "tokenizer.json holds no tokenizer"),
+    ("tokenizer.json", b'{"model": {"type": "Later"}}', "tokenizer.json holds no tokenizer"),
+    ("tokenizer_config.json", b"\xef\xbb\xbf{}", "tokenizer_config.json begins with a byte order mark"),
+    ("tokenizer_config.json", b"{'a': 1}", "tokenizer_config.json is no JSON"),
+    ("tokenizer_config.json", b"[]", "tokenizer_config.json holds no JSON object"),
+    ("tokenizer_config.json", b'{"a": "\xe9"}', "tokenizer_config.json is no text in UTF-8"),
+    ("chat_template.jinja", b"\xff\xfe{\x00", "chat_template.jinja begins with a byte order mark"),
+    ("chat_template.jinja", b" \n", "chat_template.jinja is empty"),
+    ("special_tokens_map.json", b"null", "special_tokens_map.json holds no JSON object"),
+]
+
+
+@pytest.mark.parametrize(("name", "content", "problem"), DAMAGED)
+def test_a_damaged_file_is_named(folder, tmp_path, name, content, problem):
+    altered(folder, tmp_path)
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(WeightsError, match=problem):
+        ChatTemplate(tmp_path)
 
 
 def test_what_the_template_refuses_is_a_bad_request(folder, tmp_path):
@@ -247,9 +254,9 @@ REFUSED = [
     ([], "messages", [], "a list"),
     (["Hello!"], "messages[0]", "Hello!", "an object with role and content"),
     ([*user("a"), None], "messages[1]", None, "an object with role and content"),
-    ([{"content": "a"}], "messages[0].role", None, "one of system, user, assistant"),
-    ([{"role": "tool", "content": "a"}], "messages[0].role", "tool", "one of system, user, assistant"),
-    ([{"role": ["user"], "content": "a"}], "messages[0].role", ["user"], "one of system, user, assistant"),
+    ([{"content": "a"}], "messages[0].role", None, "one of system, developer, user, assistant"),
+    ([{"role": "tool", "content": "a"}], "messages[0].role", "tool", "one of system, developer, user, assistant"),
+    ([{"role": ["user"], "content": "a"}], "messages[0].role", ["user"], "one of system, developer, user, assistant"),
     ([{"role": "user"}], "messages[0].content", None, "a text that is not empty"),
     (user(""), "messages[0].content", "", "a text that is not empty"),
     (user(" \n"), "messages[0].content", " \n", "a text that is not empty"),
