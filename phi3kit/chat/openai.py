@@ -85,7 +85,7 @@ class Gathered:
 def completion(result: object) -> dict[str, Any]:
     """Return the one chat completion in what a wrapped model's `predict` returned.
 
-    MLflow's transformers pipeline returns a list of completions, `Phi3Chat` one dict.
+    A wrapped chat model returns a list with one completion for each request.
 
     Raises:
         InvalidRequest: when there is not exactly one completion in it.

@@ -4,8 +4,6 @@ import time
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from phi3kit.generation.options import Options
-
 
 @dataclass(frozen=True)
 class Answer:
@@ -33,9 +31,11 @@ class Answer:
 class Row:
     """One answer while it is generated: its tokens, its text so far, and whether it has ended."""
 
-    def __init__(self, tokenizer: Any, end_ids: frozenset[int], prompt_tokens: int, options: Options) -> None:
+    def __init__(
+        self, tokenizer: Any, end_ids: frozenset[int], stop: tuple[str, ...], prompt_tokens: int, max_tokens: int
+    ) -> None:
         self._decoder = tokenizer.create_stream()
-        self._end_ids, self._prompt_tokens, self._options = end_ids, prompt_tokens, options
+        self._end_ids, self._prompt_tokens, self._max_tokens, self._stop = end_ids, prompt_tokens, max_tokens, stop
         self._ids: list[int] = []
         self._text = ""
         self._held = ""  # may be the beginning of a stop string
@@ -53,12 +53,12 @@ class Row:
             return self._end("stop", self._held)
         text = self._held + self._decoder.decode(token)
         # The stop string that is complete first counts, however the tokens cut the text.
-        ends = [(at + len(stop), at) for stop in self._options.stop if (at := text.find(stop)) >= 0]
+        ends = [(at + len(stop), at) for stop in self._stop if (at := text.find(stop)) >= 0]
         if ends:
             return self._end("stop", text[: min(ends)[1]])
-        if len(self._ids) == self._options.max_tokens:
+        if len(self._ids) == self._max_tokens:
             return self._end("length", text)
-        held = max((_overlap(text, stop) for stop in self._options.stop), default=0)
+        held = max((_overlap(text, stop) for stop in self._stop), default=0)
         sure, self._held = (text[:-held], text[-held:]) if held else (text, "")
         self._text += sure
         return sure

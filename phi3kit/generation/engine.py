@@ -8,6 +8,7 @@ import re
 import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -21,6 +22,8 @@ from phi3kit.generation.options import Options
 PREFILL_SLICE = 32
 # Throughput on two cores grew up to here (170 tokens/s alone, 404 for eight).
 BATCH_SIZE = 8
+# Where a request gives no limit: what is usual for a chat, and OpenAI's clients seldom give one.
+MAX_TOKENS = 256
 # og reads the prompts of a batch in one go, without a slice's pause for other threads, so they must be short together.
 BATCH_TOKENS = 512
 
@@ -88,7 +91,7 @@ class Engine:
 
         Args:
             prompts: texts, in which control tokens count as such, or token ids as `chat.ChatTemplate` makes them.
-            options: one set for all; greedy with 256 tokens when None.
+            options: one set for all; greedy when None.
 
         Raises:
             InvalidRequest: any prompt or option is refused; then nothing was computed.
@@ -97,10 +100,11 @@ class Engine:
         if isinstance(prompts, str | bytes) or not isinstance(prompts, Sequence):
             raise InvalidRequest("prompts", prompts, "a list of prompts")
         ids = [self.check_prompt(f"prompts[{i}]", prompt, options) for i, prompt in enumerate(prompts)]
+        longest = max(map(len, ids), default=1)
         seeded = options.temperature > 0 and options.seed is not None
         padded = any(one[-1] == self._tokenizer.pad_token_id for one in ids)
-        fit = BATCH_TOKENS // max(map(len, ids), default=1)
-        size = 1 if seeded or padded else max(1, min(BATCH_SIZE, fit))
+        full = any(longest + self._limit(one, options) > self.model.context_length for one in ids)
+        size = 1 if seeded or padded or full else max(1, min(BATCH_SIZE, BATCH_TOKENS // longest))
         answers: list[Answer] = []
         for start in range(0, len(ids), size):
             *_, (_, complete) = self._decode(ids[start : start + size], options)
@@ -129,10 +133,14 @@ class Engine:
         remaining = window - len(ids)
         if remaining < 1:
             raise InvalidRequest(field, prompt, f"a prompt of less than {window} tokens (this one has {len(ids)})")
-        if options.max_tokens > remaining:
+        if options.max_tokens and options.max_tokens > remaining:
             allowed = f"at most {remaining}: the prompt takes {len(ids)} of the model's {window} tokens"
             raise InvalidRequest("max_tokens", options.max_tokens, allowed)
         return ids
+
+    def _limit(self, ids: list[int], options: Options) -> int:
+        """The most tokens that the answer to a prompt may have."""
+        return options.max_tokens or min(MAX_TOKENS, self.model.context_length - len(ids))
 
     def prefill(self, batch: list[list[int]], options: Options) -> Any:
         """Read prompts, as `check_prompt` returned them, and return the `og.Generator` that goes on from there."""
@@ -167,7 +175,7 @@ class Engine:
         sampled = options.temperature > 0
         search: dict[str, Any] = {
             "batch_size": len(batch),
-            "max_length": max(map(len, batch)) + options.max_tokens,
+            "max_length": max(map(len, batch)) + max(self._limit(ids, options) for ids in batch),
             "do_sample": sampled,
         }
         if sampled:
@@ -190,7 +198,8 @@ class Engine:
 
     def _decode(self, batch: list[list[int]], options: Options) -> Steps:
         start = time.perf_counter()
-        rows = [Row(self._tokenizer, self._end_ids, len(ids), options) for ids in batch]
+        row = partial(Row, self._tokenizer, self._end_ids, options.stop)
+        rows = [row(len(ids), self._limit(ids, options)) for ids in batch]
         generator = self.prefill(batch, options)
         while True:
             generator.generate_next_token()

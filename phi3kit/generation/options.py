@@ -23,7 +23,9 @@ class Options:
         InvalidRequest: on construction, naming the first field that is wrong, its value and what is allowed.
     """
 
-    max_tokens: int = _option(256, "The longest answer, in tokens.", "a whole number from 1", 1)
+    max_tokens: int | None = _option(
+        None, "The longest answer, in tokens: by default 256, or what still fits.", "a whole number from 1", 1
+    )
     temperature: float = _option(
         0.0, "From 0, always the likeliest token, to 2.", "a number from 0 (greedy) to 2", 0, 2
     )
@@ -79,6 +81,8 @@ class Option:
         """Return a value as the option's own type, or raise InvalidRequest."""
         # NumPy's values, which pandas hands out, are numbers and lists too.
         plain = value.tolist() if hasattr(value, "tolist") else value
+        if self.type is int and type(plain) is float and plain.is_integer():
+            plain = int(plain)  # JSON does not tell 7.0 from 7, and a table holds a column with a gap as floats
         if plain is None and (self.default is None or self.many):
             return self.default
         if self.many:

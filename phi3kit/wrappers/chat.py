@@ -1,5 +1,6 @@
-"""The chat contract over the ONNX model: chat messages in, one chat completion out."""
+"""The chat contract over the ONNX model: chat messages in, one chat completion for each request out."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,18 +9,32 @@ import mlflow
 import pandas as pd
 from mlflow.models import ModelSignature
 from mlflow.types.llm import CHAT_MODEL_OUTPUT_SCHEMA
-from mlflow.types.schema import Array, ColSpec, DataType, Object, Property, Schema
+from mlflow.types.schema import AnyType, Array, ColSpec, DataType, Object, Property, Schema
 
 from phi3kit.chat import ChatTemplate, openai
+from phi3kit.chat.messages import OPENAI_FIELDS
 from phi3kit.errors import InvalidRequest
 from phi3kit.generation import Answer, Engine, Options
-from phi3kit.wrappers.inputs import bad_request, rows
+from phi3kit.wrappers.inputs import answers, bad_request, rows
 from phi3kit.wrappers.prompt import ARTIFACT
 from phi3kit.wrappers.schema import option_columns
 
+# OpenAI's options without an effect here, each with the value that asks for none. MLflow silently drops fields that a
+# signature does not name; these are named, so that any other value is refused.
+_NEUTRAL: dict[str, Any] = {
+    "n": 1,
+    "stream": False,  # `predict_stream` streams
+    "frequency_penalty": 0,
+    "presence_penalty": 0,
+    "logit_bias": {},
+    "logprobs": False,
+    "response_format": {"type": "text"},
+    "tools": [],
+}
+
 
 class Phi3Chat(mlflow.pyfunc.PythonModel):
-    """`{"messages": [...], "max_tokens": 64, ...}` in, one chat completion out; no option is ignored."""
+    """`{"messages": [...], "max_tokens": 64, ...}` in, a list of chat completions out, one for each request."""
 
     def load_context(self, context: Any) -> None:
         """Open the ONNX folder that the artifact `phi3-mini-onnx` names, and its chat template."""
@@ -29,21 +44,18 @@ class Phi3Chat(mlflow.pyfunc.PythonModel):
 
     def predict(
         self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None
-    ) -> dict[str, Any] | list[dict[str, Any]]:
-        """Answer one request with one completion, several requests (rows) with a list of them, in order.
+    ) -> list[dict[str, Any]]:
+        """Answer every request (row) with one completion, in order.
+
+        The result is a list for a single request too: MLflow hands a dict, a list of one and a table of one row over
+        as the same table.
 
         Raises:
             MlflowException: a bad request (400), naming the field that was refused.
         """
         with bad_request():
             requests = [self._request(row) for row in rows(model_input)]
-            answers: list[Any] = [None] * len(requests)
-            for options in {options for _, options in requests}:  # requests with equal options share a batch
-                indices = [i for i, request in enumerate(requests) if request[1] == options]
-                batch = self.engine.generate([requests[i][0] for i in indices], options)
-                for i, answer in zip(indices, batch, strict=True):
-                    answers[i] = self._completion(answer)
-        return answers[0] if len(answers) == 1 else answers
+            return [self._completion(answer) for answer in answers(self.engine, requests)]
 
     def predict_stream(
         self, context: Any, model_input: dict[str, Any], params: dict[str, Any] | None = None
@@ -64,10 +76,12 @@ class Phi3Chat(mlflow.pyfunc.PythonModel):
     def _request(self, fields: dict[str, Any]) -> tuple[list[int], Options]:
         """Check one request and return its prompt's token ids and its options."""
         fields = dict(fields)
-        if (n := fields.pop("n", 1)) != 1:
-            raise InvalidRequest("n", n, "1: one answer for each request")
-        if stream := fields.pop("stream", False):
-            raise InvalidRequest("stream", stream, "false: predict gives the whole answer, predict_stream streams")
+        for name, neutral in _NEUTRAL.items():
+            if (value := fields.pop(name, neutral)) != neutral:
+                allowed = f"{json.dumps(neutral)}, or leave it out: this model cannot do otherwise"
+                raise InvalidRequest(name, value, allowed)
+        if "max_completion_tokens" in fields:
+            fields["max_tokens"] = fields.pop("max_completion_tokens")
         ids, options = self.template.encode(fields.pop("messages", None)), Options(**fields)
         return self.engine.check_prompt("messages", ids, options), options
 
@@ -78,9 +92,11 @@ class Phi3Chat(mlflow.pyfunc.PythonModel):
 
     @staticmethod
     def signature() -> ModelSignature:
-        """Return the chat contract; MLflow silently drops fields that a signature does not name, so it names all."""
-        message = Object([Property("role", DataType.string), Property("content", DataType.string)])
-        others = [ColSpec("long", "n", required=False), ColSpec("boolean", "stream", required=False)]
+        """Return the chat contract."""
+        unused = [Property(name, AnyType(), required=False) for name in OPENAI_FIELDS]
+        content = Property("content", DataType.string, required=False)
+        message = Object([Property("role", DataType.string), content, *unused])
+        others = [ColSpec(AnyType(), name, required=False) for name in ("max_completion_tokens", *_NEUTRAL)]
         inputs = Schema([ColSpec(Array(message), "messages"), *option_columns(), *others])
         return ModelSignature(inputs, CHAT_MODEL_OUTPUT_SCHEMA)
 

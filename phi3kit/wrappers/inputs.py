@@ -1,6 +1,6 @@
-"""Convert MLflow's inputs to one form, and refusals to MLflow's errors."""
+"""Requests as MLflow hands them over, in one form; their answers; and refusals as MLflow's errors."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -8,6 +8,7 @@ import pandas as pd
 from mlflow.exceptions import MlflowException
 
 from phi3kit.errors import InvalidRequest
+from phi3kit.generation import Answer, Engine, Options
 
 
 def rows(model_input: Any) -> list[dict[str, Any]]:
@@ -30,6 +31,17 @@ def present(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Drop fields that are None, and turn NumPy's values into Python's."""
     plain = {name: value.tolist() if hasattr(value, "tolist") else value for name, value in fields.items()}
     return {name: value for name, value in plain.items() if value is not None}
+
+
+def answers(engine: Engine, requests: Sequence[tuple[list[int], Options]]) -> list[Answer]:
+    """Answer requests (token ids and options) in order; those with equal options share a batch."""
+    answered: list[Any] = [None] * len(requests)
+    for options in {options for _, options in requests}:
+        indices = [i for i, request in enumerate(requests) if request[1] == options]
+        batch = engine.generate([requests[i][0] for i in indices], options)
+        for i, answer in zip(indices, batch, strict=True):
+            answered[i] = answer
+    return answered
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from phi3kit.chat import ChatTemplate
-from phi3kit.generation import Options
+from phi3kit.generation.engine import MAX_TOKENS
 from phi3kit.system import requirements
 from phi3kit.wrappers.chat import Phi3Chat
 from phi3kit.wrappers.prompt import ARTIFACT, Phi3Model
@@ -106,7 +106,7 @@ def packaged_pipeline(model: str) -> dict[str, Any]:
     return {
         "transformers_model": built,
         "task": "llm/v1/chat",
-        "model_config": {"do_sample": False, "max_new_tokens": Options().max_tokens},
+        "model_config": {"do_sample": False, "max_new_tokens": MAX_TOKENS},
         "pip_requirements": transformers_requirements(),
         "metadata": {"weights_revision": weights.revision(folder)},
     }

@@ -1,6 +1,6 @@
 """The prompt contract of the 2024 walkthrough: N prompts in, N answers out, with options per call."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import mlflow
@@ -8,9 +8,10 @@ import pandas as pd
 from mlflow.models import ModelSignature
 from mlflow.types.schema import ColSpec, Schema
 
+from phi3kit.errors import InvalidRequest
 from phi3kit.generation import Engine, Options
-from phi3kit.wrappers.inputs import bad_request, present, rows
-from phi3kit.wrappers.schema import option_params
+from phi3kit.wrappers.inputs import answers, bad_request, present, rows
+from phi3kit.wrappers.schema import option_columns, option_object, option_params
 
 ARTIFACT = "phi3-mini-onnx"
 
@@ -23,29 +24,42 @@ class Phi3Model(mlflow.pyfunc.PythonModel):
         self.engine = Engine.open(context.artifacts[ARTIFACT])
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> list[str]:
-        """Answer every row's `prompt`, in order, all with the same `params`.
+        """Answer every row's `prompt`, in order.
+
+        Options stand in `params`, for all rows, or in a row, under their names or in an object `params`: those of a
+        row win.
 
         Raises:
-            MlflowException: a bad request (400), naming the prompt or param that was refused.
+            MlflowException: a bad request (400), naming the prompt or option that was refused.
         """
         with bad_request():
-            prompts = [row.get("prompt") for row in rows(model_input)]
-            answers = self.engine.generate(prompts, Options(**present(params or {})))
-        return [answer.text for answer in answers]
+            requests = [self._request(f"prompts[{i}]", row, params) for i, row in enumerate(rows(model_input))]
+            return [answer.text for answer in answers(self.engine, requests)]
 
     def predict_stream(
         self, context: Any, model_input: dict[str, Any], params: dict[str, Any] | None = None
     ) -> Iterator[str]:
         """Answer one prompt piece by piece; closing the iterator ends the generation."""
         with bad_request():
-            stream = self.engine.stream(model_input["prompt"], Options(**present(params or {})))
+            (row,) = rows(model_input)
+            stream = self.engine.stream(*self._request("prompt", row, params))
         with stream:
             yield from stream
 
+    def _request(self, field: str, row: dict[str, Any], params: dict[str, Any] | None) -> tuple[list[int], Options]:
+        """Check one row and return its prompt's token ids and its options."""
+        prompt, own = row.pop("prompt", None), row.pop("params", {})
+        if not isinstance(own, Mapping):
+            raise InvalidRequest("params", own, 'an object such as {"max_tokens": 64}')
+        options = Options(**present({**(params or {}), **row, **own}))
+        return self.engine.check_prompt(field, prompt, options), options
+
     @staticmethod
     def signature() -> ModelSignature:
-        """Return the prompt contract, with every generation option as a param."""
-        return ModelSignature(Schema([ColSpec("string", "prompt")]), Schema([ColSpec("string")]), option_params())
+        """Return the prompt contract, with every generation option as a param and as an optional field of a row."""
+        # MLflow silently drops fields that a signature does not name.
+        inputs = [ColSpec("string", "prompt"), *option_columns(), ColSpec(option_object(), "params", required=False)]
+        return ModelSignature(Schema(inputs), Schema([ColSpec("string")]), option_params())
 
     @staticmethod
     def input_example() -> tuple[dict[str, str], dict[str, Any]]:

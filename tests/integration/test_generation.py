@@ -256,7 +256,7 @@ def test_no_piece_cuts_a_character(engine, tiny_onnx, text):
     ids = Tokenizer.from_file(str(tiny_onnx / "tokenizer.json")).encode(text, add_special_tokens=False).ids
     assert len(ids) > len(text.split())
     for max_tokens in range(1, len(ids) + 1):
-        row = Row(engine.model.tokenizer(), frozenset(), 1, Options(max_tokens=max_tokens))
+        row = Row(engine.model.tokenizer(), frozenset(), (), 1, max_tokens)
         pieces = [row.push(i) for i in ids[:max_tokens]]
         assert row.finish_reason == "length"
         assert not any("\ufffd" in piece for piece in pieces)

@@ -61,10 +61,16 @@ def content(response: httpx.Response) -> str:
     return completion(response.json())["choices"][0]["message"]["content"]
 
 
-def test_a_served_chat_model_answers_with_one_completion(chat):
+def test_a_served_chat_model_answers_with_a_list_of_one(chat):
     response = ask(chat, **SPAIN)
-    assert isinstance(response.json(), dict)
+    assert isinstance(response.json(), list)
     assert content(response) == "The capital of Spain is Madrid."
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_records_are_answered_alike_however_many(chat, count):
+    predictions = ask(chat, dataframe_records=[SPAIN] * count).json()["predictions"]
+    assert [completion(one)["object"] for one in predictions] == ["chat.completion"] * count
 
 
 def test_stop_reaches_a_served_model(chat):
@@ -77,7 +83,14 @@ def test_temperature_and_seed_reach_a_served_model(chat):
 
 
 def test_a_served_model_takes_the_defaults_of_openai(chat):
-    assert ask(chat, **SPAIN, temperature=0, n=1, stream=False).status_code == 200
+    unset = dict.fromkeys(("top_k", "seed", "stop", "tools", "max_completion_tokens"))
+    assert ask(chat, **SPAIN, temperature=0, n=1, stream=False, **unset).status_code == 200
+
+
+def test_an_answer_may_be_sent_back_as_openais_client_keeps_it(chat):
+    answer = {"role": "assistant", "content": "Madrid.", "refusal": None, "tool_calls": None, "annotations": []}
+    messages = [*SPAIN["messages"], answer, {"role": "user", "content": "Thank you!"}]
+    assert ask(chat, messages=messages, max_tokens=4).status_code == 200
 
 
 WRONG = {
@@ -141,6 +154,11 @@ def rows(*countries: str) -> list[dict[str, str]]:
 def test_a_served_prompt_model_takes_rows_and_params(prompt):
     response = ask(prompt, dataframe_records=rows("Spain", "France"), params={"max_tokens": 12})
     assert response.json() == {"predictions": ["The capital of Spain is Madrid.", "The capital of France is Paris."]}
+
+
+@pytest.mark.parametrize("own", [{"max_tokens": 3}, {"params": {"max_tokens": 3}}], ids=str)
+def test_options_beside_a_served_prompt_count(prompt, own):
+    assert ask(prompt, **rows("Spain")[0], **own).json() == ["The capital of"]
 
 
 def test_a_served_prompt_model_refuses_a_bad_param(prompt):

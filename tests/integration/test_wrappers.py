@@ -105,14 +105,14 @@ def test_every_option_of_every_chat_wrapper(models):
         "seed": [ignored, honoured],
         "stop": [refused, honoured],
         "repetition_penalty": [ignored, honoured],
-        "frequency_penalty": [refused, ignored],
-        "presence_penalty": [refused, ignored],
+        "frequency_penalty": [refused, refused],
+        "presence_penalty": [refused, refused],
         "n=1": [refused, honoured],
         "n=2": [refused, refused],
         "stream=false": [refused, honoured],
         "stream=true": [refused, refused],
-        "max_completion_tokens": [ignored, ignored],
-        "response_format": [ignored, ignored],
+        "max_completion_tokens": [ignored, honoured],
+        "response_format": [ignored, refused],
     }
 
 
@@ -170,6 +170,53 @@ def test_whatever_form_a_request_has(models, form):
     assert content(models["Phi3Chat"].unwrap_python_model().predict(None, form(request))) == "The capital of"
 
 
+def test_one_row_is_answered_with_a_list_too(models):
+    frame = pd.DataFrame({"messages": [SPAIN, FRANCE, SPAIN], "max_tokens": [3, 3, 3]})
+    answers = [answer for start in (0, 2) for answer in models["Phi3Chat"].predict(frame[start : start + 2])]
+    assert list(map(content, answers)) == ["The capital of"] * 3
+
+
+def test_a_column_of_one_answer(models):
+    frame = pd.DataFrame({"messages": [SPAIN], "max_tokens": [3]})
+    frame["answer"] = models["Phi3Chat"].predict(frame)
+    assert content(frame["answer"][0]) == "The capital of"
+
+
+NULLS = ["max_tokens", "top_k", "seed", "n", "temperature", "top_p", "repetition_penalty", "stop", "stream", "tools"]
+
+
+@pytest.mark.parametrize("name", [*NULLS, "max_completion_tokens", "logit_bias", "response_format"])
+def test_null_is_as_if_left_out(models, name):
+    request = {"messages": SPAIN, "max_tokens": 8, name: None}
+    assert content(models["Phi3Chat"].predict(request)).startswith("The capital of Spain is")
+
+
+NEUTRAL = [("n", 1), ("stream", False), ("logprobs", False), ("frequency_penalty", 0), ("presence_penalty", 0.0)]
+
+
+@pytest.mark.parametrize(("name", "value"), [*NEUTRAL, ("tools", []), ("response_format", {"type": "text"})])
+def test_a_neutral_value_is_taken(models, name, value):
+    assert content(models["Phi3Chat"].predict({"messages": SPAIN, "max_tokens": 3, name: value})) == "The capital of"
+
+
+@pytest.mark.parametrize("said", ["Madrid.", "", None])
+def test_an_answer_of_openais_client_may_be_sent_back(models, template, said):
+    unset = dict.fromkeys(("refusal", "tool_calls", "name", "function_call", "audio")) | {"annotations": []}
+    messages = [*SPAIN, {"role": "assistant", "content": said} | unset, *FRANCE]
+    answer = completion(models["Phi3Chat"].predict({"messages": messages, "max_tokens": 12}))
+    assert answer["usage"]["prompt_tokens"] == len(template.encode(messages))
+
+
+def test_a_stop_string_may_be_one_text(models):
+    assert content(models["Phi3Chat"].predict({"messages": SPAIN, "stop": " Spain"})) == "The capital of"
+
+
+def test_a_nearly_full_context_needs_no_max_tokens(models):
+    messages = [{"role": "user", "content": "word " * 8100}]
+    answer = completion(models["Phi3Chat"].predict({"messages": messages}))
+    assert answer["usage"]["total_tokens"] <= 8192
+
+
 def test_a_chat_stream_is_chunks_and_then_the_usage(models):
     request = {"messages": SPAIN, "max_tokens": 12}
     chunks = list(models["Phi3Chat"].predict_stream(request))
@@ -181,7 +228,7 @@ def test_a_chat_stream_is_chunks_and_then_the_usage(models):
     assert "".join(chunk["choices"][0]["delta"]["content"] for chunk in pieces) == content(whole)
     assert all(chunk["choices"][0]["finish_reason"] is None for chunk in pieces)
     assert last["choices"][0] == {"index": 0, "delta": {}, "finish_reason": "stop"}
-    assert last["usage"] == whole["usage"]
+    assert last["usage"] == completion(whole)["usage"]
 
 
 def test_stream_true_belongs_to_predict_stream(models):
@@ -209,6 +256,31 @@ def test_whatever_form_a_prompt_has(models, form):
     request, params = form({"prompt": prompt("What is the capital of Spain?")}), {"max_tokens": 3}
     assert models["Phi3Model"].predict(request, params=params) == ["The capital of"]
     assert models["Phi3Model"].unwrap_python_model().predict(None, request, params) == ["The capital of"]
+
+
+@pytest.mark.parametrize("own", [{"params": {"max_tokens": 3}}, {"max_tokens": 3}, {"params": {"max_tokens": 3.0}}])
+def test_options_beside_a_prompt_count(models, own):
+    request = {"prompt": prompt("What is the capital of Spain?"), **own}
+    assert models["Phi3Model"].predict(request) == ["The capital of"]
+
+
+@pytest.mark.parametrize("empty", [{}, None])
+def test_empty_params_beside_a_prompt_change_nothing(models, empty):
+    request = {"prompt": prompt("What is the capital of Spain?"), "params": empty}
+    assert models["Phi3Model"].predict(request, params={"max_tokens": 3}) == ["The capital of"]
+
+
+@pytest.mark.parametrize("own", [{"max_token": 3}, "max_tokens", 3, [3]], ids=str)
+def test_other_params_beside_a_prompt_are_refused(models, own):
+    from mlflow.exceptions import MlflowException
+
+    with pytest.raises(MlflowException, match="params"):
+        models["Phi3Model"].predict({"prompt": prompt("Hi"), "params": own})
+
+
+def test_a_rows_options_win_over_the_calls(models):
+    frame = pd.DataFrame({"prompt": [prompt("What is the capital of Spain?")] * 2, "max_tokens": [3, None]})
+    assert models["Phi3Model"].predict(frame, params={"max_tokens": 2}) == ["The capital of", "The capital"]
 
 
 def test_every_row_is_answered_in_order(models):
@@ -275,7 +347,9 @@ REFUSED_CHATS = [
     ({"seed": -1}, "seed=-1 is not allowed"),
     ({"stop": [""]}, "stop=.* is not allowed: give a text or a list of texts"),
     ({"n": 2}, "n=2 is not allowed: give 1"),
-    ({"max_tokens": "7"}, "max_tokens"),  # MLflow's own words: the schema refuses it
+    ({"max_tokens": "7"}, "max_tokens='7' is not allowed: give a whole number from 1"),
+    ({"tools": [{"type": "function"}]}, r"tools=.* is not allowed: give \[\], or leave it out"),
+    ({"temperature": "hot"}, "temperature"),  # MLflow's own words: the schema refuses it
     ({"messages": "Hello!"}, "messages"),
 ]
 

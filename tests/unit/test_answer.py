@@ -25,7 +25,7 @@ class Pieces:
 
 def answer(pieces: list[str], end: bool = True, **options: object):
     """Push every piece and, if wanted, the end token; return the released texts and the completion."""
-    row = Row(Pieces(pieces), frozenset({END}), 5, Options(**options))
+    row = Row(Pieces(pieces), frozenset({END}), Options(**options).stop, 5, options.get("max_tokens", 256))
     released = [row.push(token) for token in [*range(len(pieces)), *([END] if end else [])]]
     return released, row.answer(0.0) if row.finish_reason else None
 
@@ -92,7 +92,7 @@ def test_a_stop_string_in_the_last_place_is_a_stop():
 
 def test_after_its_end_a_row_takes_nothing_more():
     # In a batch a finished row is still given tokens until the last one has finished.
-    row = Row(Pieces(["a", "b"]), frozenset({END}), 1, Options())
+    row = Row(Pieces(["a", "b"]), frozenset({END}), (), 1, 256)
     assert [row.push(t) for t in (0, END, 1, 1)] == ["a", "", "", ""]
     assert row.answer(0.0).token_ids == (0, END)
 

@@ -219,6 +219,28 @@ def test_options_are_options(engine):
         engine.generate(["a"], {"max_tokens": 3})
 
 
+def endless(_: list[int]) -> list[int]:
+    return [97] * 400
+
+
+@pytest.mark.parametrize(("length", "tokens"), [(3, 37), (39, 1)])
+def test_without_a_limit_an_answer_has_what_fits(length, tokens):
+    engine = Engine(FakeModel(context_length=40, answer=endless), FakeTokenizer())
+    (answer,) = engine.generate([[97] * length])
+    assert (answer.completion_tokens, answer.finish_reason) == (tokens, "length")
+
+
+def test_without_a_limit_an_answer_has_256_tokens():
+    engine = Engine(FakeModel(answer=endless), FakeTokenizer())
+    assert engine.generate(["a"])[0].completion_tokens == 256
+
+
+def test_a_long_neighbour_does_not_shorten_an_answer():
+    engine = Engine(FakeModel(context_length=40, answer=endless), FakeTokenizer())
+    answers = engine.generate([[97] * 30, [97] * 2])
+    assert [answer.completion_tokens for answer in answers] == [10, 38]
+
+
 @pytest.mark.parametrize(("length", "left"), [(39, 1), (30, 10)])
 def test_prompt_and_answer_share_the_context(length, left):
     engine = Engine(FakeModel(context_length=40), FakeTokenizer())

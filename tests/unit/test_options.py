@@ -12,7 +12,7 @@ from phi3kit.generation.options import declared
 
 def test_the_defaults_are_greedy():
     assert vars(Options()) == {
-        "max_tokens": 256,
+        "max_tokens": None,
         "temperature": 0.0,
         "top_p": 1.0,
         "top_k": 50,
@@ -26,6 +26,7 @@ def test_the_defaults_are_greedy():
     "values",
     [
         {"max_tokens": 1},
+        {"max_tokens": None},
         {"temperature": 0},
         {"temperature": 2},
         {"temperature": 1.5},
@@ -49,12 +50,12 @@ def test_the_ends_of_each_range_are_taken(values):
 
 BIG = 10**30
 REFUSED = [
-    ("max_tokens", [0, -1, 1.5, 7.0, "7", True, None, float("inf"), [7]], "a whole number from 1"),
+    ("max_tokens", [0, -1, 1.5, "7", True, float("nan"), float("inf"), [7]], "a whole number from 1"),
     ("temperature", [-1, -1e-9, 2.1, "hot", float("nan"), float("inf"), None, True], "a number from 0 (greedy) to 2"),
     ("top_p", [0, -0.5, 1e-9, 1.01, 5, "0.5", float("nan"), None], "a number from 0.000001 to 1"),
     ("top_k", [0, -1, 2.5, "5", None], "a whole number from 1"),
     ("stop", ["", [""], ["a", ""], [1], 7, {"a": 1}, b"ab"], "a text or a list of texts, none of them empty"),
-    ("seed", [-1, 2**31, BIG, 1.0, "1", False], "a whole number from 0 to 2147483647"),
+    ("seed", [-1, 2**31, BIG, 1.5, "1", False], "a whole number from 0 to 2147483647"),
     ("repetition_penalty", [0, -1, 1e-300, 2.1, "1", float("inf")], "a number from 0.01 to 2"),
     ("max_completion_tokens", [5], "one of the options max_tokens, temperature, top_p, top_k, stop, seed, repetition"),
     ("frequency_penalty", [0.5], "one of the options max_tokens, "),
@@ -78,6 +79,12 @@ def test_numpy_values_are_numbers_and_lists_too():
         max_tokens=np.int64(4), temperature=np.float64(0.5), seed=np.int32(3), stop=np.array(["a", "b"], dtype=object)
     )
     assert options == Options(max_tokens=4, temperature=0.5, seed=3, stop=["a", "b"])
+
+
+@pytest.mark.parametrize("name", ["max_tokens", "top_k", "seed"])
+def test_a_whole_float_is_a_whole_number(name):
+    value = getattr(Options(**{name: 7.0}), name)
+    assert (value, type(value)) == (7, int)
 
 
 def test_a_numpy_nan_is_refused():
