@@ -2,7 +2,7 @@
 # make test       install, then every check and every test
 # make check      its quick part: lint, spelling, unit tests, the notebooks' hygiene; about a minute
 # make fire       random kills, eight processes at once, a flip in every file: for the night
-# make lab        open JupyterLab on the notebooks
+# make lab        install, obtain `tiny`, open JupyterLab on the notebooks
 # make notebooks  execute the notebooks in place and keep the new outputs
 # make pins       write requirements.txt anew from the ranges in pyproject.toml (UPDATE=--upgrade for newer versions)
 # make conda-environment  what conda would make of environment.yml, tried in a temporary folder
@@ -44,8 +44,9 @@ fire: install
 	$(BIN)/pytest -m online tests/integration/test_under_fire.py
 	$(BIN)/pytest tests/fire --durations=20
 
-# The folder .jupyter answers JupyterLab's question whether it may fetch news: no.
+# Without `tiny`, JupyterLab opens all the same. The folder .jupyter answers its question whether it may fetch news: no.
 lab: install
+	-$(BIN)/phi3kit weights fetch tiny
 	JUPYTER_CONFIG_PATH="$(CURDIR)/.jupyter$${JUPYTER_CONFIG_PATH:+:$$JUPYTER_CONFIG_PATH}" \
 		$(BIN)/jupyter lab --notebook-dir=notebooks
 

@@ -55,12 +55,43 @@ DONE = VENV / "phi3kit-installed"  # what the installation was made from; not th
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 TORCH = os.environ.get("TORCH", "")
 NEEDED = 8e9 if TORCH == "cuda" else 2.5e9  # bytes of disk: 1.9 GB stay, the rest is on its way through
+# All wheels but torch's have 400 MB, torch's CPU build 190 (on macOS and Windows 120), its build for CUDA 2.7 GB.
+DOWNLOAD = "3.1 GB" if TORCH == "cuda" else "0.6 GB"
 say = partial(print, flush=True)
 
 
 def run(command, **options):
     """Run a command at the repository's root; True when it ended well."""
     return subprocess.run(command, cwd=HERE, check=False, **options).returncode == 0
+
+
+def errors_of(command):
+    """Run an installer; what it wrote to stderr if it failed, else an empty string. Its progress is shown."""
+    done = subprocess.run(command, cwd=HERE, stderr=subprocess.PIPE, check=False)
+    return done.stderr.decode("utf-8", "replace") + "\n" if done.returncode else ""
+
+
+def cause(errors):
+    """Why the network let an installer fail, and what to do about it; an empty string for any other cause."""
+    proxy = re.sub(r".*@|\w+://|/.*", "", getproxies().get("https", ""))  # its host and port, without a password
+    if "ProxyError" in errors or (proxy and re.search("connection broken|check proxy URL", errors)):
+        return "pip cannot get through the proxy {}: check HTTPS_PROXY (http://...)".format(proxy or "it is told of")
+    if "certificate" in errors:
+        return "pip does not trust the package index's certificate: name your network's own with PIP_CERT"
+    if "connection broken" in errors:
+        return "pip reaches no package index: check the network, or set HTTPS_PROXY if yours has a proxy"
+    if re.search("IncompleteRead|[Rr]ead timed out|ConnectionReset|Connection aborted|Wheel .* is invalid", errors):
+        return "the download broke off: check the network"
+    return ""
+
+
+def give_up(what, errors):
+    """End with one sentence: the cause, or else the last words of the installer."""
+    words = ([line.strip() for line in errors.splitlines() if line.strip()] or ["without a message"])[-1]
+    if "o matching distribution" in errors or "ResolutionImpossible" in errors:
+        words = "the package index does not have it; `pip config list` shows which one is asked"
+    reason = cause(errors) or "{} could not be installed: {}".format(what, re.sub("^(?i:error): |[.]$", "", words))
+    sys.exit("{}, then type `{}`.".format(reason, again()))
 
 
 def answer(code):
@@ -111,20 +142,10 @@ def make_environment():
 def install_uv():
     """Install uv, the fast installer. It is the first thing fetched, and so tells whether anything can be."""
     pin = re.search(r"^uv==\S+", PINS.read_text(encoding="utf-8"), re.MULTILINE).group()
-    command = PIP + ["--quiet", "--no-deps", "--retries", "1", "--timeout", "15", pin]
-    done = subprocess.run(command, cwd=HERE, capture_output=True, text=True, check=False)
-    proxy = re.sub(r".*@|\w+://|/.*", "", getproxies().get("https", ""))  # its host and port, without a password
-    if done.returncode == 0:
-        return True
-    if "ProxyError" in done.stderr or (proxy and re.search("connection broken|check proxy URL", done.stderr)):
-        cause = "pip cannot get through the proxy {}: check HTTPS_PROXY (http://...)".format(proxy or "it is told of")
-    elif "certificate" in done.stderr:
-        cause = "pip does not trust the package index's certificate: name your network's own with PIP_CERT"
-    elif "connection broken" in done.stderr:
-        cause = "pip reaches no package index: check the network, or set HTTPS_PROXY if yours has a proxy"
-    else:
-        return False
-    sys.exit("{}, then type `{}`.".format(cause, again()))
+    errors = errors_of(PIP + ["--quiet", "--no-deps", "--retries", "1", "--timeout", "15", pin])
+    if cause(errors):
+        give_up("uv", errors)
+    return not errors
 
 
 def install_torch():
@@ -135,24 +156,27 @@ def install_torch():
     if TORCH == "cuda":
         run([PYTHON, "-m", "pip", "uninstall", "--quiet", "--yes", "torch"], stderr=subprocess.DEVNULL)
     elif sys.platform.startswith("linux"):
-        say("Installing {}, 200 MB, the CPU build from {}".format(requirement, CPU_INDEX))
-        if run(PIP + ["--index-url", CPU_INDEX, "--retries", "0", "--timeout", "10", "--no-deps", requirement]):
+        say("Installing {}, 190 MB, the CPU build from {}".format(requirement, CPU_INDEX))
+        command = PIP + ["--index-url", CPU_INDEX, "--retries", "0", "--timeout", "10", "--no-deps", requirement]
+        if not errors_of(command):
             return
-        say("That index did not give it: taking what PyPI has, on Linux with several GB of CUDA libraries.")
+        say("That index did not give it: taking what PyPI has, on Linux with 2.5 GB of CUDA libraries.")
     say("Installing {} from PyPI".format(requirement))
-    if not run(PIP + ["--constraint", PINS, requirement]):
-        sys.exit("torch could not be installed: see pip's message above, then type `{}`.".format(again()))
+    errors = errors_of(PIP + ["--constraint", PINS, requirement])
+    if errors:
+        give_up(requirement, errors)
 
 
 def install_rest(have_uv):
     fast = [PYTHON, "-m", "uv", "pip", "install", "--quiet", "--python", PYTHON]
     # The pins are complete, so that no installer needs to look for anything they do not name.
     for what in (["--no-deps", "-r", PINS], ["--no-deps", "--no-build-isolation", "-e", HERE]):
-        if have_uv and run(fast + what):
+        if have_uv and not errors_of(fast + what):
             continue
         say("uv could not do it: going on with pip.")
-        if not run(PIP + ["--quiet"] + what):
-            sys.exit("The installation failed: see pip's message above, then type `{}`.".format(again()))
+        errors = errors_of(PIP + ["--quiet"] + what)
+        if errors:
+            give_up("requirements.txt" if "-r" in what else "phi3kit", errors)
 
 
 def install():
@@ -160,7 +184,8 @@ def install():
     before = DONE.read_text(encoding="utf-8").splitlines() if PYTHON.exists() and DONE.exists() else []
     if before == now:
         return
-    say("This takes two to five minutes on a good line. Ctrl-C ends it, and the same command starts over.")
+    say("This downloads about {} and takes two to five minutes on a good line.".format(DOWNLOAD))
+    say("Ctrl-C ends it, and the same command starts over.")
     if before[:1] != now[:1]:
         if VENV.exists():
             say(".venv was {}: it is made again.".format("for " + before[0] if before else "not finished here"))
@@ -170,7 +195,7 @@ def install():
     try:
         have_uv = install_uv()
         install_torch()
-        say("Installing the rest of requirements.txt, some 600 MB to fetch, a minute or two without output")
+        say("Installing the rest of requirements.txt, some 400 MB to fetch, a minute or two without output")
         install_rest(have_uv)
     except SystemExit:
         if before:  # what was whole stays in use: installers fetch everything before they change anything

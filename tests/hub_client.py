@@ -35,7 +35,7 @@ import sys
 from phi3kit import weights
 from phi3kit.errors import WeightsError
 try:
-    print(getattr(weights, sys.argv[1])(sys.argv[2]))
+    print(getattr(weights, sys.argv[1])(*sys.argv[2:]))
 except WeightsError as error:
     sys.exit(str(error))
 """
@@ -72,9 +72,9 @@ class Client:
         """Run Python code."""
         return forking.run(code, *arguments, env=self.env | env)
 
-    def path(self, form: str, name: str = PHI_3.name, **env: str) -> Path:
-        """The folder of one form of a model."""
-        result = self.execute(OBTAIN, form, name, **env)
+    def path(self, form: str, name: str = PHI_3.name, *target: str, **env: str) -> Path:
+        """The folder of one form of a model, for a target if one is given."""
+        result = self.execute(OBTAIN, form, name, *target, **env)
         assert result.returncode == 0, result.stderr
         self.stderr = result.stderr
         return Path(result.stdout.strip())
@@ -108,8 +108,17 @@ def repository(folder: Path, names: set[str]) -> None:
         if name.endswith("index.json"):
             content = json.dumps({"weight_map": dict(enumerate(shards))}).encode()
         elif name.endswith("genai_config.json"):
-            content = b'{"model": {"decoder": {"filename": "model.onnx"}}}'
+            content = json.dumps(genai_config({"cuda": "cuda", "directml": "dml"}.get(Path(name).parts[0]))).encode()
+        elif name.endswith(".json"):
+            content = json.dumps({"content": content.hex()}).encode()
         (folder / name).write_bytes(content)
+
+
+def genai_config(provider: str | None = None) -> dict[str, object]:
+    """What the kit reads of such a file."""
+    session = {"provider_options": [{provider: {}}] if provider else []}
+    decoder = {"filename": "model.onnx", "session_options": session}
+    return {"model": {"context_length": 9, "vocab_size": 9, "eos_token_id": 0, "decoder": decoder}}
 
 
 def files(folder: Path) -> set[str]:

@@ -5,11 +5,12 @@ It knows nothing of how the other rooms work: it reads arguments, calls them and
 Exit codes: 0 all went well, 1 something could not be done, 2 a wrong argument, 130 Ctrl-C.
 """
 
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
+import phi3kit
 from phi3kit.cli import chat, doctor, grade, notebooks, weights
 from phi3kit.errors import InvalidRequest, Phi3KitError
 
@@ -31,6 +32,23 @@ class _Commands(TyperGroup):
 app = typer.Typer(
     cls=_Commands, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Phi-3 with MLflow."
 )
+
+
+def _print_version(is_given: bool) -> None:
+    if is_given:
+        typer.echo(f"phi3kit {phi3kit.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version, and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
 app.command("run", context_settings={"ignore_unknown_options": True})(notebooks.run)
 app.command("refresh")(notebooks.refresh)
 app.command("clean")(notebooks.clean)

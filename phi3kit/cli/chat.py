@@ -6,11 +6,12 @@ Only answers go to stdout; everything else goes to stderr.
 import dataclasses
 import re
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from phi3kit.cli.options import generation_options
+from phi3kit.cli.options import generation_options, utf8
 from phi3kit.cli.weights import Force, Name
 from phi3kit.errors import InvalidRequest
 
@@ -23,7 +24,8 @@ HELP = """\
 /system TEXT  tell the model who it is, from the next answer on; without TEXT, no longer
 /help         this
 /exit         end, as Ctrl-D does
-Ctrl-C stops an answer. A space before a / makes it part of a message."""
+Ctrl-C stops an answer; twice at the prompt, it ends the conversation.
+A space before a / makes it part of a message."""
 
 # What a terminal obeys instead of showing: the C0 controls but tab and newline, DEL, the C1 controls.
 _CONTROL = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f]")
@@ -32,7 +34,7 @@ _CONTROL = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f]")
 @generation_options
 def chat(
     model: Name = "tiny",
-    system: Annotated[str, typer.Option(help="Tell the model who it is.")] = "",
+    system: Annotated[str, typer.Option(help="Tell the model who it is.", callback=utf8)] = "",
     force: Force = False,
     **options: Any,
 ) -> None:
@@ -40,11 +42,15 @@ def chat(
     from phi3kit import weights
     from phi3kit.chat import ChatTemplate
     from phi3kit.generation import Engine, Options
+    from phi3kit.workbook.running.parameters import check_window
 
     # Before anything is fetched, so that a wrong value is reported at once.
     checked = Options(**{name: value for name, value in options.items() if value is not None})
+    check_window(checked.max_tokens, weights.resolve(model).context_length)
     folder = weights.onnx(model)
-    Conversation(Engine.open(folder), ChatTemplate(folder), checked, system).run(model)
+    engine = Engine.open(folder)
+    check_window(checked.max_tokens, engine.model.context_length)  # of a model that the catalog does not list
+    Conversation(engine, ChatTemplate(folder), checked, system).run(model)
 
 
 class Conversation:
@@ -65,14 +71,11 @@ class Conversation:
             _remark(f"{name}, {window:,} tokens of context. /help says what you can do here.")
         while True:
             try:
-                line = ask()
-                if line.rstrip() == "/exit":
-                    raise EOFError
-                self._take(line)
+                self._take(_next_line(ask))
             except InvalidRequest as refused:
                 _remark(str(refused))
             except KeyboardInterrupt:
-                _remark("")  # the line that was being typed is dropped
+                _remark("")
             except EOFError:
                 if ask is _prompted:
                     _remark("\nGoodbye.")
@@ -97,20 +100,22 @@ class Conversation:
         system = [{"role": "system", "content": self._system}] if self._system else []
         ids = self._template.encode([*system, *self._turns, request])
         window = self._engine.model.context_length
-        limit = min(self._options.max_tokens, window - len(ids))
-        if limit < 1:
+        remaining, options = window - len(ids), self._options
+        if remaining < 1:
             _remark(
                 f"With this, the conversation has {len(ids):,} tokens, and the model's context window holds "
                 f"{window:,}: /reset begins a new one."
             )
             return
+        if options.max_tokens and options.max_tokens > remaining:
+            options = dataclasses.replace(options, max_tokens=remaining)
         answer, note = "", "stopped; the text so far stays in the conversation"
-        with self._engine.stream(ids, dataclasses.replace(self._options, max_tokens=limit)) as stream:
+        with self._engine.stream(ids, options) as stream:
             try:
                 for piece in stream:
                     answer += piece
                     print(_CONTROL.sub("\ufffd", piece), end="", flush=True)
-                note = _summary(stream.answer, limit < self._options.max_tokens)
+                note = _summary(stream.answer, stream.answer.completion_tokens == remaining)
             except KeyboardInterrupt:
                 pass
             finally:
@@ -124,6 +129,21 @@ def _summary(answer: Any, is_full: bool) -> str:
     cut = ", cut off: the context window is full, /reset begins a new conversation" if is_full else ", cut off"
     end = cut if answer.finish_reason == "length" else ""
     return f"{answer.completion_tokens} tokens, {answer.tokens_per_second:.0f} tokens/s{end}"
+
+
+def _next_line(ask: Callable[[], str]) -> str:
+    """The next line; EOFError where the input ends, at /exit, and at the second Ctrl-C in a row."""
+    try:
+        line = ask()
+    except KeyboardInterrupt:
+        _remark("\nCtrl-C once more ends the conversation.")
+        try:
+            line = ask()
+        except KeyboardInterrupt:
+            raise EOFError from None
+    if line.rstrip() == "/exit":
+        raise EOFError
+    return line
 
 
 def _piped() -> str:
@@ -141,9 +161,10 @@ def _prompted() -> str:
     try:
         return input("> ")
     except KeyboardInterrupt:
-        if readline.get_line_buffer():
+        if not readline.get_line_buffer():
             raise
-        raise EOFError from None
+        _remark("")  # the line that was being typed is dropped
+        return ""
 
 
 def _remark(text: str) -> None:

@@ -1,6 +1,7 @@
 """`phi3kit grade`: run returned notebooks, and print the points and the feedback of each exercise."""
 
 import json
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -23,6 +24,8 @@ def grade(
     The sandbox protects from accidents, not from malice: first read a notebook whose author you do not trust.
     """
     requirements.need_extra("Grading a notebook", "notebooks")
+    from rich.console import Console
+
     from phi3kit import weights
     from phi3kit.workbook.exercises import grading
 
@@ -32,7 +35,9 @@ def grade(
     for path in notebook:
         typer.echo(f"{path}: a minute or two. Ctrl-C ends it.", err=True)
         try:
-            reports[path] = grading.grade(path)
+            # On a terminal, rich draws this line, and removes it at the end.
+            with Console(stderr=True, force_terminal=sys.stderr.isatty()).status("starting") as status:
+                reports[path] = grading.grade(path, progress=lambda *cell: status.update("cell {} of {}".format(*cell)))
         except InvalidRequest as error:
             typer.secho(str(error), fg="red", err=True)
             continue

@@ -1,6 +1,5 @@
 """`phi3kit run`, `refresh` and `clean`: the notebooks from the shell."""
 
-import contextlib
 import difflib
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from phi3kit.cli.weights import Force
+from phi3kit.cli.weights import Force, size_to_fetch
 from phi3kit.errors import InvalidRequest
 from phi3kit.system import requirements
 
@@ -40,14 +39,14 @@ def run(
         if not equals:
             raise _refusal(f"-p {text} gives no value. Type for example: phi3kit run -p max_tokens=32")
         values[name] = value
-    _run_all(notebook, lambda path: runner.run(path, values))
+    _run_all(notebook, values, lambda path: runner.run(path, values))
 
 
 def refresh(notebook: Notebooks = None) -> None:
     """Run notebooks and, where all cells end well, keep the new outputs in the notebook itself."""
     from phi3kit.workbook.running import refresh
 
-    _run_all(notebook, refresh.refresh)
+    _run_all(notebook, {}, refresh.refresh)
 
 
 def clean() -> None:
@@ -57,16 +56,19 @@ def clean() -> None:
     main()
 
 
-def _run_all(arguments: list[Path] | None, run_one: Callable[[Path], "Outcome"]) -> None:
+def _run_all(arguments: list[Path] | None, given: dict[str, str], run_one: Callable[[Path], "Outcome"]) -> None:
     from phi3kit.workbook.running import paths
+    from phi3kit.workbook.running.parameters import check, defaults
 
     requirements.need_extra("Running a notebook", "notebooks")
     notebooks = [_notebook(path) for path in arguments] if arguments else paths.notebooks()
     if not notebooks:
         raise InvalidRequest("NOTEBOOK", str(paths.NOTEBOOKS), "the path of a notebook, that folder holds none")
+    # All are checked before the first one runs for minutes.
+    models = [(defaults(path) | check(path, given)).get("model") for path in notebooks]
     verdicts = []
-    for path in notebooks:
-        typer.echo(f"{path.stem}: {_duration(path)}. Ctrl-C ends it and keeps what has run.", err=True)
+    for path, model in zip(notebooks, models, strict=True):
+        typer.echo(f"{path.stem}: {_duration(path, model)}. Ctrl-C ends it and keeps what has run.", err=True)
         outcome = run_one(path)
         _print(outcome)
         verdicts.append(outcome.verdict)
@@ -83,6 +85,8 @@ def _notebook(path: Path) -> Path:
     for file in (path, paths.NOTEBOOKS / f"{path}.ipynb"):
         if file.is_file():
             return file
+    if path.is_dir():
+        raise _refusal(f"{path} is a folder: give the path of a notebook in it.")
     if str(path).startswith("-"):  # `mlflow run -P typo=1` ends as `--typo 1`
         usage = "a notebook's parameter is given as -p NAME=VALUE, in `mlflow run` as -P with a name that MLproject has"
         raise _refusal(f"There is no option {path}: {usage}. Type: phi3kit run --help")
@@ -92,18 +96,21 @@ def _notebook(path: Path) -> Path:
     raise _refusal(f"There is no notebook {path}. {others}")
 
 
-def _duration(path: Path) -> str:
-    """Say how long a run of the notebook takes, from its last one."""
-    import json
+def _duration(path: Path, model: object) -> str:
+    """Say how long a run of the notebook takes, from the last one with the same model."""
+    from phi3kit.weights import CATALOG, Form
+    from phi3kit.workbook.running import history, paths
 
-    from phi3kit.workbook.running import paths
-
-    for executed in sorted(paths.RUNS.glob(f"*/{path.name}"), reverse=True):
-        with contextlib.suppress(OSError, ValueError, KeyError):
-            record = json.loads(executed.read_text(encoding="utf-8"))["metadata"]["papermill"]
-            if not record["exception"] and record["end_time"]:
-                return f"the last run took {record['duration']:.0f} s"
-    return "with `tiny` about a minute on two free cores" if path.stem in paths.STORY else "its first run"
+    if seconds := history.last_seconds(path.name, model):
+        return f"the last run took {seconds:.0f} s"
+    if path.stem not in paths.STORY:
+        return "its first run"
+    tiny = "with `tiny` one to three minutes on two free cores, by their speed"
+    if model == "tiny":
+        return tiny
+    size = size_to_fetch(str(model), list(Form)) if str(model) in CATALOG else 0
+    download = f", up to {size / 1e9:.1f} GB to download" if size else ""
+    return f"its first run with {model}{download}; {tiny}"
 
 
 def _refusal(sentence: str) -> typer.Exit:

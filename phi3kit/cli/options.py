@@ -6,9 +6,18 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
+from phi3kit.errors import InvalidRequest
 from phi3kit.generation.options import Option, declared
 
 Command = TypeVar("Command", bound=Callable[..., None])
+
+
+def utf8(value: Any, parameter: typer.CallbackParam) -> Any:
+    """Refuse a text, or a list of texts, whose bytes on the command line are not in UTF-8; for `callback=`."""
+    for text in map(str, value if isinstance(value, list) else [value]):
+        if text.encode(errors="replace").decode() != text:
+            raise InvalidRequest(str(parameter.name), text, "a text in UTF-8")
+    return value
 
 
 def generation_options(command: Command) -> Command:
@@ -22,5 +31,5 @@ def generation_options(command: Command) -> Command:
 def _parameter(option: Option) -> inspect.Parameter:
     kind: Any = list[option.type] if option.many else option.type  # type: ignore[name-defined]
     default = f" By default {option.default}." if option.default not in (None, ()) else ""
-    annotation = Annotated[kind | None, typer.Option(help=option.help + default, show_default=False)]
+    annotation = Annotated[kind | None, typer.Option(help=option.help + default, show_default=False, callback=utf8)]
     return inspect.Parameter(option.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)

@@ -1,5 +1,6 @@
 """`phi3kit weights`: the model files on this machine, and whether a model fits it."""
 
+import contextlib
 import os
 import sys
 import time
@@ -10,6 +11,7 @@ import typer
 
 from phi3kit.errors import InvalidRequest, WeightsError
 from phi3kit.system import requirements
+from phi3kit.system.targets import Target
 from phi3kit.weights.catalog import Form
 
 if TYPE_CHECKING:
@@ -78,29 +80,38 @@ def fit(
     rows = [(entry, needs) for entry in entries for needs in fit.list_needs(entry)]
     bandwidth, cores = machine.memory_bandwidth(), machine.physical_cores()
     typer.echo(f"{cores} cores read {bandwidth / 1e9:.1f} GB/s of memory: a busy machine less than a quiet one.")
-    typer.echo(f"{'MODEL':<22}  {'FORM':<10}  {'DISK':>7}  {'MEMORY':>7}  TOKENS/S  FITS")
+    typer.echo(f"{'MODEL':<22}  {'FORM':<10}  {'DISK':>7}  {'MEMORY':>7}  {'NOTEBOOK':>8}  TOKENS/S  FITS")
     for entry, needs in rows:
-        speed, shortages = needs.tokens_per_second(bandwidth, cores), needs.shortages()
-        size = f"{_gb(needs.disk):>7}  {_gb(needs.memory):>7}  {speed:>8.1f}"
-        typer.echo(f"{entry.name:<22}  {needs.form:<10}  {size}  {'no, too little' if shortages else 'yes'}")
-        for shortage in shortages:
+        speed, (alone, notebook) = needs.tokens_per_second(bandwidth, cores), needs.shortages()
+        memory = [_gb(size) if size else "?" for size in (needs.memory, needs.notebook_memory)]
+        sizes = f"{_gb(needs.disk):>7}  {memory[0]:>7}  {memory[1]:>8}  {speed:>8.1f}"
+        verdict = "no" if alone else "alone" if notebook else "yes"
+        typer.echo(f"{entry.name:<22}  {needs.form:<10}  {sizes}  {verdict}")
+        for shortage in alone + notebook:
             typer.echo(f"  {shortage}")
         if measure:
             measured = fit.measure(needs.form, _obtain(entry.folder or entry.name, needs.form))
             error = f"{abs(speed / measured - 1):.0%} too {'high' if speed > measured else 'low'}"
             typer.echo(f"  measured: {measured:.1f} tokens/s; the estimate is {error}")
+    typer.echo("NOTEBOOK: the memory of the notebook about it. alone: it fits, that does not.")
 
 
 @app.command()
 def fetch(
     name: Name = "tiny",
     form: Annotated[Form | None, typer.Option(help="Only this one.", show_default=False)] = None,
+    target: Annotated[
+        Target | None, typer.Option(help="What the ONNX model is to run on. By default cpu.", show_default=False)
+    ] = None,
     force: Force = False,
 ) -> None:
     """Obtain a model's files, both forms; fetch or build only what is missing."""
-    for each in [form] if form else Form:
+    forms = [form] if form else list(Form)
+    if size := size_to_fetch(name, forms, target or Target.CPU):
+        typer.echo(f"{name}: up to {_gb(size)} to download, {' and '.join(forms)}.", err=True)
+    for each in forms:
         start = time.monotonic()
-        folder = _obtain(name, each)
+        folder = _obtain(name, each, target)
         size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
         typer.echo(f"{name}, {each}: {folder} ({size / 1e6:,.0f} MB, {time.monotonic() - start:.1f} s)")
 
@@ -108,16 +119,22 @@ def fetch(
 @app.command()
 def verify(name: OneOrAll = None) -> None:
     """Hash every model file on this machine; exit code 1 if one is damaged."""
+    from phi3kit import weights
     from phi3kit.weights import cached
 
-    damaged = False
-    for item in _items(name) if name else [item for item in cached.list_cached() if not item.obsolete]:
+    damaged, folder = False, _own_folder(name)
+    if folder:
+        weights.check(folder)
+        typer.echo(f"{folder}: whole")
+    items = cached.list_cached()
+    exports = [item for item in items if item.name == str(folder)]
+    for item in exports if folder else _items(name) if name else [item for item in items if not item.obsolete]:
         damage = cached.damage(item)
         damaged |= bool(damage)
         typer.echo(f"{item}: {damage or 'intact'}")
         if damage:
-            command = "fetch" if item.form else "remove"
-            typer.echo("  phi3kit weights " + ("remove --old" if item.obsolete else f'{command} "{item.name}"'))
+            remove = "phi3kit weights remove " + ("--old" if item.obsolete else f'"{item.name}"')
+            typer.echo(f"  {item.fetch if item.form and not item.obsolete else remove}")
     raise typer.Exit(int(damaged))
 
 
@@ -144,10 +161,30 @@ def remove(
     typer.echo(f"Freed {_gb(sum(item.size for item in items))}.")
 
 
-def _obtain(name: str | Path, form: Form) -> Path:
+def size_to_fetch(name: str, forms: list[Form], target: Target = Target.CPU) -> int:
+    """The most bytes that a hub's files will take; 0 where they are here, or where only the hub knows their size."""
+    from phi3kit.weights import cached, resolve
+
+    entry = resolve(name)
+    own = [item for item in cached.list_cached() if item.name == entry.name and not item.lacks]
+    whole = {item.form for item in own if item.form is Form.CHECKPOINT or target in item.targets}
+    sources = {Form.CHECKPOINT: entry.checkpoint, Form.ONNX: entry.onnx_for(target)}
+    return sum(sources[form].disk or 0 for form in forms if form not in whole and sources[form].repo)
+
+
+def _obtain(name: str | Path, form: Form, target: Target | None = None) -> Path:
     from phi3kit import weights
 
-    return (weights.onnx if form is Form.ONNX else weights.checkpoint)(name)
+    return weights.onnx(name, target) if form is Form.ONNX else weights.checkpoint(name)
+
+
+def _own_folder(name: str | None) -> Path | None:
+    """The local folder that a name means."""
+    from phi3kit.weights import resolve
+
+    with contextlib.suppress(WeightsError):  # the list may name a folder that is no more
+        return resolve(name).folder if name else None
+    return None
 
 
 def _items(name: str) -> list["Cached"]:

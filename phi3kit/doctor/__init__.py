@@ -75,8 +75,8 @@ def redact(text: str) -> str:
     for name, value in os.environ.items():
         if SECRET.search(name) and len(value) > 5:
             text = text.replace(value, "***")
-    text = re.sub(r"://\S*@", "://", text)
-    text = re.sub(r"(://[^\s?]*)\?\S*", r"\1", text)
+    text = re.sub(r"(?<=://)[^/\s]\S*@", "", text)
+    text = re.sub(r"(://[^\s?]*)\?[^\s'\"]*", r"\1", text)
     for home in {str(Path.home()), str(Path.home().resolve()), Path.home().as_posix()} - {"/"}:
         text = re.sub(rf"(?<![\w.-]){re.escape(home)}(?![\w.-])", "~", text)
     with contextlib.suppress(KeyError, OSError, ImportError):  # a container's user may have no name

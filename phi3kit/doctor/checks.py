@@ -13,7 +13,7 @@ from pathlib import Path
 from phi3kit import __version__, tracking
 from phi3kit.errors import InvalidSetting
 from phi3kit.generation.model import THREADS, default_threads
-from phi3kit.system import machine, requirements
+from phi3kit.system import machine, requirements, targets
 from phi3kit.weights import cached, store
 
 Findings = Iterator[tuple[str, str, str]]
@@ -36,6 +36,10 @@ def packages() -> Findings:
     from packaging.requirements import Requirement
 
     installed = {dist.name.lower().replace("_", "-"): dist.version for dist in metadata.distributions() if dist.name}
+    # Packages for a GPU take the place of those for a CPU, and have versions of their own.
+    pairs = zip(targets.PACKAGES[targets.Target.CPU], targets.versions().items(), strict=False)
+    replaced = {name: f"{version} ({other})" for name, (other, version) in pairs if name != other}
+    installed |= replaced
     named = ", ".join(f"{name} {installed.get(name, 'missing')}" for name in NAMED)
     is_workbook_environment = Path(sys.prefix) == tracking.ROOT / ".venv"  # made by install.py, with all extras
     extras = {} if is_workbook_environment else requirements.EXTRAS
@@ -49,8 +53,7 @@ def packages() -> Findings:
     lines = (line.partition("#")[0].strip() for line in pins.read_text(encoding="utf-8").splitlines())
     pinned = [Requirement(line.rstrip("\\ ")) for line in lines if line[:1].isalnum()]
     pinned = [pin for pin in pinned if not pin.marker or pin.marker.evaluate()]
-    if absent:
-        pinned = [pin for pin in pinned if pin.name in installed]
+    pinned = [pin for pin in pinned if pin.name not in replaced and (pin.name in installed or not absent)]
     different = [
         f"{pin.name} {installed.get(pin.name, 'missing')} instead of {pin.specifier}"
         for pin in pinned
@@ -89,6 +92,25 @@ def cpu() -> Findings:
     yield ("ok", what, "") if fast else ("note", f"{what}; without int8 arithmetic four-bit models answer slowly", "")
 
 
+def accelerators() -> Findings:
+    """What there is besides the processor: execution providers in the packages of ONNX Runtime, and torch's GPU."""
+    import onnxruntime
+
+    present, used = targets.installed(), " and ".join(targets.versions())
+    providers, cuda = onnxruntime.get_available_providers(), targets.PROVIDERS[targets.Target.CUDA]
+    if len(present) > 2:
+        remedy = f"Only one of each may be there; for the CPU: {targets.installation(targets.Target.CPU)}"
+        yield "fix", f"{', '.join(present)} overwrite each other's files", remedy
+    else:
+        yield "ok", f"{used} have {', '.join(name.removesuffix('ExecutionProvider') for name in providers)}", ""
+    gpu = machine.gpu()
+    if gpu and gpu.startswith("cuda") and cuda not in providers:
+        remedy = f"For ONNX models to use it: {targets.installation(targets.Target.CUDA)}. See docs/targets.md."
+        yield "note", f"torch sees {gpu}, and {used} do not", remedy
+    else:
+        yield "ok", f"torch sees {gpu or 'no GPU'}" if gpu is not None else "no torch to look for a GPU", ""
+
+
 def memory() -> Findings:
     """The amount of memory, and its speed."""
     total, free = machine.memory()
@@ -125,11 +147,10 @@ def models() -> Findings:
         yield "note", "none here yet", "`phi3kit weights fetch tiny` makes the small one: 93 MB to fetch."
     hashed = sum(item.size for item in used) < HASHED
     for item in used:
-        fetch = f'phi3kit weights fetch "{item.name}"'
         if item.lacks and item.from_hub:
-            yield "note", f"{item}, lacks {item.lacks}", f"`{fetch}` goes on where it stopped."
+            yield "note", f"{item}, lacks {item.lacks}", f"`{item.fetch}` goes on where it stopped."
         elif damage := cached.damage(item) if hashed else item.lacks:
-            yield "fix", f"{item}, damaged: {damage}", fetch
+            yield "fix", f"{item}, damaged: {damage}", item.fetch
         else:
             yield "ok", f"{item}, {'intact' if hashed else 'not hashed: `phi3kit weights verify` does that'}", ""
     if obsolete:
@@ -140,14 +161,15 @@ def models() -> Findings:
 def tracking_store() -> Findings:
     """The store to which the notebooks log their runs, and whether this MLflow can use it."""
     uri = tracking.uri()
-    default = "unset MLFLOW_TRACKING_URI for the workbook's own store"
+    try:
+        tracking.verify(uri)
+    except tracking.UnusableStore as error:
+        what, _, remedy = str(error).rpartition(": ")
+        yield "fix", what, remedy[0].upper() + remedy[1:]
+        return
     if file := tracking.sqlite_file(uri):
-        if mismatch := tracking.mismatch(file) if file.exists() else None:
-            what, _, remedy = mismatch.rpartition(": ")
-            yield "fix", what, remedy[0].upper() + remedy[1:]
-        else:
-            yield "ok", f"{uri}, {'as this MLflow makes it' if file.exists() else 'made at the first run'}", ""
-    elif uri.startswith(("http://", "https://")):
+        yield "ok", f"{uri}, {'as this MLflow makes it' if file.exists() else 'made at the first run'}", ""
+    elif uri.lower().startswith("http"):
         import httpx
 
         try:
@@ -155,10 +177,8 @@ def tracking_store() -> Findings:
             problem = f"{uri} answers {status}" if status != 200 else ""
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             problem = f"{uri} does not answer ({type(error).__name__})"
-        remedy = f"Start that server or see its log, or {default}."
+        remedy = "Start that server or see its log, or unset MLFLOW_TRACKING_URI for the workbook's own store."
         yield ("fix", problem, remedy) if problem else ("ok", f"{uri} answers", "")
-    elif uri.startswith("file:") or "://" not in uri:
-        yield "fix", f"{uri} is a folder, and MLflow writes none any more", f"Name a sqlite:/// address, or {default}."
     else:
         yield "note", f"{uri}, not examined", ""
 
@@ -218,6 +238,7 @@ ALL = {
     "Python": python,
     "Packages": packages,
     "CPU": cpu,
+    "Accelerators": accelerators,
     "Memory": memory,
     "Disk": disk,
     "Models": models,

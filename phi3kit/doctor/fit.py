@@ -9,16 +9,15 @@ avx512_bf16). There the estimates are within a fifth; a core without those exten
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 
+from phi3kit import tracking
 from phi3kit.errors import WeightsError
-from phi3kit.system import machine, requirements
-from phi3kit.system.folders import weights_size
-from phi3kit.weights import cached, store
+from phi3kit.system import folders, machine, requirements
+from phi3kit.weights import cached, check, store
 from phi3kit.weights.catalog import LIBRARIES, Entry, Form
 from phi3kit.weights.layout import checkpoint_lacks, onnx_lacks
 
@@ -40,6 +39,8 @@ class Needs:
         layers: decoder layers.
         cached: bytes of its files that this machine has already.
         folder: where the remaining files would be written.
+        notebook_disk: bytes that the notebook about this form writes besides; 0 where that is not known.
+        notebook_memory: bytes of memory that the notebook takes; 0 where that is not known.
     """
 
     form: Form
@@ -49,6 +50,8 @@ class Needs:
     layers: int
     cached: int = 0
     folder: Path = Path()
+    notebook_disk: int = 0
+    notebook_memory: int = 0
 
     def tokens_per_second(self, bandwidth: float, cores: int) -> float:
         """The expected speed of an answer, for one request at a time after a short prompt.
@@ -59,17 +62,26 @@ class Needs:
         """
         return 1 / (self.read / bandwidth + self.read / (cores * CORE[self.form]) + self.layers * LAYER[self.form])
 
-    def shortages(self) -> list[str]:
-        """What this machine has too little of, in words; cached files need no more disk."""
-        needs = {
-            "disk": (self.disk - self.cached, machine.disk_free(self.folder)),
-            "memory": (self.memory, machine.memory()[1]),
+    def shortages(self) -> tuple[list[str], list[str]]:
+        """What this machine has too little of, in words: for the model alone, and for its notebook.
+
+        Cached files need no more disk.
+        """
+        missing, memory = self.disk - self.cached, machine.memory()[1]
+        alone = {"disk": (missing, machine.disk_free(self.folder)), "memory": (self.memory, memory)}
+        notebook = {
+            "disk": (missing + self.notebook_disk, machine.disk_free(tracking.ROOT)),
+            "memory": (self.notebook_memory, memory),
         }
-        return [
-            f"{kind}: {needed / 1e9:.1f} GB needed, {free / 1e9:.1f} GB free"
-            for kind, (needed, free) in needs.items()
-            if needed > free
-        ]
+        return _shortages("", alone), _shortages("its notebook, ", notebook)
+
+
+def _shortages(whose: str, needs: dict[str, tuple[int, int]]) -> list[str]:
+    return [
+        f"{whose}{kind}: {needed / 1e9:.1f} GB needed, {free / 1e9:.1f} GB free"
+        for kind, (needed, free) in needs.items()
+        if needed > free
+    ]
 
 
 def list_needs(entry: Entry) -> list[Needs]:
@@ -85,37 +97,60 @@ def list_needs(entry: Entry) -> list[Needs]:
     if layers := entry.layers:
         sizes = {item.form: item.size for item in items if item.name == entry.name}
         cache = Path(constants.HF_HUB_CACHE) if entry.checkpoint.repo else store.root()
+        checkpoint, onnx = entry.checkpoint, entry.onnx
+        # CustomPythonWrapper needs the checkpoint too: it logs three ONNX models and one pipeline, and compares them.
+        written = 2 * checkpoint.disk - sizes.get(Form.CHECKPOINT, 0) + 3 * onnx.disk
+        notebooks = {
+            Form.CHECKPOINT: _pipeline_notebook(checkpoint.disk),
+            Form.ONNX: (written, checkpoint.memory + onnx.memory),
+        }
         return [
-            Needs(form, source.disk, source.memory, source.read, layers, sizes.get(form, 0), cache)
+            Needs(form, source.disk, source.memory, source.read, layers, sizes.get(form, 0), cache, *notebooks[form])
             for form, source in entry.sources.items()
         ]
     exported = [item.folder for item in items if item.name == str(entry.folder)]
-    folders = [entry.folder, *exported] if entry.folder else []
-    needs = [_checkpoint(folder) for folder in folders if not checkpoint_lacks(folder)]
-    needs += [_onnx(folder) for folder in folders if not onnx_lacks(folder)]
+    local = [entry.folder, *exported] if entry.folder else []
+    needs = [_checkpoint(folder) for folder in local if not checkpoint_lacks(folder)]
+    needs += [_onnx(folder) for folder in local if not onnx_lacks(folder)]
+    if not needs and entry.folder:
+        check(entry.folder)
     if not needs:
         raise WeightsError(f"What {entry.name} takes is not known: give a name of the catalog, or a model's folder.")
     return needs
 
 
+def _pipeline_notebook(size: int) -> tuple[int, int]:
+    """The disk and memory of TransformerPipeline: it logs a checkpoint twice, and for a moment holds it twice.
+
+    With random weights of Phi-3's shape, 7.6 GB, its largest process was measured at 15.2 GB.
+    """
+    return 2 * size, 2 * size + LIBRARIES
+
+
 def _checkpoint(folder: Path) -> Needs:
-    layers = json.loads((folder / "config.json").read_text(encoding="utf-8"))["num_hidden_layers"]
-    size = weights_size(folder)
-    return Needs(Form.CHECKPOINT, size, size + LIBRARIES, size, layers, size, folder)
+    config = folder / "config.json"
+    layers, size = folders.number(config, folders.read_json(config), "num_hidden_layers"), folders.weights_size(folder)
+    return Needs(Form.CHECKPOINT, size, size + LIBRARIES, size, layers, size, folder, *_pipeline_notebook(size))
 
 
 def _onnx(folder: Path) -> Needs:
     requirements.need_extra(f"Estimating the speed of {folder}", "export")
     import onnx
 
-    decoder = json.loads((folder / "genai_config.json").read_text(encoding="utf-8"))["model"]["decoder"]
-    graph = onnx.load(folder / decoder["filename"], load_external_data=False).graph
+    config = folder / "genai_config.json"
+    content = folders.read_json(config)
+    layers = folders.number(config, content, "model.decoder.num_hidden_layers")
+    file = folder / str(folders.entry(content, "model.decoder.filename"))
+    try:
+        graph = onnx.load(file, load_external_data=False).graph
+    except Exception as error:  # protobuf's own, which is in no module to import from
+        raise WeightsError(f"{file} cannot be read as an ONNX model: {error}. Copy or fetch it again.") from None
     # A token reads one row of a tensor that is only gathered from, and all of a tensor that is multiplied.
     multiplied = {name for node in graph.node if not node.op_type.startswith("Gather") for name in node.input}
     tensors = [tensor for tensor in graph.initializer if tensor.name in multiplied]
     read = sum(int(entry.value) for tensor in tensors for entry in tensor.external_data if entry.key == "length")
     size = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
-    return Needs(Form.ONNX, size, size * 5 // 4, read, decoder["num_hidden_layers"], size, folder)
+    return Needs(Form.ONNX, size, size * 5 // 4, read, layers, size, folder)
 
 
 def measure(form: Form, folder: Path, tokens: int = 48) -> float:

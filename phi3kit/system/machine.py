@@ -25,6 +25,18 @@ def processor() -> tuple[str, list[str]] | None:
     return known.get("cpu_name", "unknown"), [name for name in useful if known.get(name)]
 
 
+def gpu() -> str | None:
+    """The GPU that torch sees, by kind and name; empty where it sees none, None without torch."""
+    try:
+        import torch
+    except ImportError:
+        return None
+    if not torch.accelerator.is_available():
+        return ""
+    kind = torch.accelerator.current_accelerator().type
+    return f"cuda, {torch.cuda.get_device_name()}" if kind == "cuda" else kind
+
+
 def memory_bandwidth() -> float:
     """Bytes a second that all physical cores together read from memory: the best of five passes, half a second."""
     from concurrent.futures import ThreadPoolExecutor

@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from phi3kit.errors import Phi3KitError
+from phi3kit.tracking.address import VARIABLE, UnusableStore, absolute, check, escape, sqlite_address, sqlite_file
 
 # The folder of the workbook, from which the kit is installed in editable mode. Elsewhere, the working directory at the
 # time of import.
@@ -17,53 +18,20 @@ _REPOSITORY = Path(__file__).parents[2]
 ROOT = _REPOSITORY if (_REPOSITORY / "MLproject").exists() else Path.cwd()
 
 
-class StoreMismatch(Phi3KitError):
-    """This MLflow must not open the store's file; the message says how to keep the file and go on."""
-
-
 def uri() -> str:
     """The address of the store: `MLFLOW_TRACKING_URI`, else one SQLite file at `ROOT`; a file's path is absolute."""
-    return absolute(os.environ.get("MLFLOW_TRACKING_URI") or sqlite_address(ROOT / "mlflow.db"), Path.cwd())
+    return absolute(os.environ.get(VARIABLE) or sqlite_address(ROOT / "mlflow.db"), Path.cwd())
 
 
-def absolute(address: str, folder: Path) -> str:
-    """An address whose SQLite file is found from every working directory; any other address is returned as it is.
+def verify(address: str) -> None:
+    """Refuse an address, or an SQLite file, that MLflow cannot use. Nothing is changed, and no server is asked.
 
-    Args:
-        address: in any form that MLflow takes.
-        folder: where a relative path in it begins.
+    Raises:
+        UnusableStore: MLflow cannot read the address, must not open the file, or cannot write it.
     """
-    from sqlalchemy import make_url
-
-    file = sqlite_file(address)
-    if file is None:
-        return address
-    return make_url(address).set(database=(folder / file).absolute().as_posix()).render_as_string(hide_password=False)
-
-
-def sqlite_address(file: Path) -> str:
-    """The address of an SQLite file; a `%` or `?` in its path is escaped, as SQLAlchemy reads addresses."""
-    from sqlalchemy import URL
-
-    return URL.create("sqlite", database=file.as_posix()).render_as_string()
-
-
-def sqlite_file(address: str) -> Path | None:
-    """The file of an SQLite address; None for any other store, and for a database in memory.
-
-    Args:
-        address: in any form that MLflow takes, `sqlite+pysqlite:///…` and a query included.
-    """
-    from sqlalchemy import make_url
-    from sqlalchemy.exc import ArgumentError
-
-    try:
-        url = make_url(address)
-    except ArgumentError:  # a folder or an `http:` address without a host
-        return None
-    if url.get_backend_name() != "sqlite" or url.database in (None, "", ":memory:"):
-        return None
-    return Path(url.database)
+    check(address)
+    if (database := sqlite_file(address)) and (why := mismatch(database)):
+        raise UnusableStore(why)
 
 
 def use(experiment: str) -> str:
@@ -77,21 +45,19 @@ def use(experiment: str) -> str:
         experiment: its name; made when it does not exist.
 
     Raises:
-        StoreMismatch: the SQLite file was made by another version of MLflow, is incomplete, or is no store at all; it
-            is not changed.
+        UnusableStore: MLflow cannot use the address in `MLFLOW_TRACKING_URI`; or the SQLite file was made by another
+            version of MLflow, is incomplete, is no store at all, or cannot be written. It is not changed.
     """
+    verify(address := uri())
     import mlflow
 
     logging.getLogger("alembic").setLevel(logging.WARNING)  # Alembic logs thirty lines for a new database.
     # This also sets MLFLOW_TRACKING_URI, so that the processes this one starts find the same store.
-    mlflow.set_tracking_uri(address := uri())
+    mlflow.set_tracking_uri(address)
     database = sqlite_file(address)
     with _locked(database) if database else contextlib.nullcontext():
-        if database:
-            if not database.exists() or not database.stat().st_size:
-                create(database)
-            if why := mismatch(database):
-                raise StoreMismatch(why)
+        if database and not (database.exists() and database.stat().st_size):
+            create(database)
         if os.environ.get("MLFLOW_RUN_ID") and not mlflow.active_run():
             mlflow.set_experiment(experiment_id=mlflow.start_run().info.experiment_id)
         elif not mlflow.active_run():
@@ -108,6 +74,7 @@ def _locked(database: Path) -> Iterator[None]:
 
     # Two processes that make the same new database at once break each other's tables, and MLflow puts the artifacts of
     # its default experiment into the working directory of the process that makes it.
+    database.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{database}.lock"), contextlib.chdir(database.parent):
         yield
 
@@ -146,10 +113,14 @@ def mismatch(database: Path) -> str | None:
     them no longer.
 
     Args:
-        database: a file that exists.
+        database: a file that exists, or one that is yet to be made.
     """
     import sqlite3
 
+    if why := _unusable(database):
+        return f"{database} {why}; or name another file in {VARIABLE}."
+    if not database.exists() or not database.stat().st_size:
+        return None
     import mlflow
     from alembic.script import ScriptDirectory
     from mlflow.store import db_migrations
@@ -174,6 +145,24 @@ def mismatch(database: Path) -> str | None:
         why = f"was made by a newer MLflow than {mlflow.__version__}, which is used here"
     else:
         why = f"was made by an older MLflow than {mlflow.__version__}, which is used here, or its making was cut off"
-        upgrade = f'`mlflow db upgrade "sqlite:///{database.name}"` in its folder, in the environment of the workbook'
+        upgrade = f'`mlflow db upgrade "{sqlite_address(Path(database.name))}"` in its folder'
+        upgrade = f"{upgrade}, in the environment of the workbook"
         next_step = f"copy it to {copy}, then type {upgrade}, to take its records along; or {next_step}"
     return f"{database} {why}: {next_step}."
+
+
+def _unusable(database: Path) -> str | None:
+    """Why MLflow cannot keep records and models beside a file, and what to do then."""
+    if part := escape(str(database.with_name("mlartifacts").resolve())):
+        return f"is in a folder with {part} in its path, from which MLflow loads no models: rename that folder"
+    try:
+        folder = next(folder for folder in database.parents if folder.exists())
+        if database.exists() and not database.is_file():
+            return "is no file: move it away"
+        with tempfile.TemporaryFile(dir=folder):  # SQLite writes other files beside its own
+            pass
+        if database.exists() and not os.access(database, os.W_OK):
+            return "is write-protected: make it writable"
+    except OSError as error:
+        return f"cannot be written ({error.strerror}): make its folder writable"
+    return None

@@ -13,8 +13,9 @@ from pathlib import Path
 
 from phi3kit.errors import WeightsError
 from phi3kit.system import folders
+from phi3kit.system.targets import Target
 from phi3kit.weights import export, hub, store, tiny_recipe
-from phi3kit.weights.catalog import CATALOG, Form
+from phi3kit.weights.catalog import CATALOG, Form, Source
 from phi3kit.weights.layout import checkpoint_lacks, onnx_lacks
 
 
@@ -30,6 +31,7 @@ class Cached:
         lacks: what it lacks to be whole, judged by names and sizes; None when it is whole.
         obsolete: the kit no longer uses it: its recipe is not today's, a newer export replaced it, or a killed build
             left it behind.
+        targets: what its ONNX models are for.
     """
 
     name: str
@@ -38,10 +40,18 @@ class Cached:
     size: int
     lacks: str | None = None
     obsolete: bool = False
+    targets: tuple[str, ...] = (Target.CPU,)
 
     def __str__(self) -> str:
         unused = ", no longer used" if self.obsolete else ""
-        return f"{self.name}, {self.form or 'files'}, {self.size / 1e9:.2f} GB{unused}"
+        kind = f"{self.form or 'files'}{'' if self.targets == (Target.CPU,) else ' for ' + ' and '.join(self.targets)}"
+        return f"{self.name}, {kind}, {self.size / 1e9:.2f} GB{unused}"
+
+    @property
+    def fetch(self) -> str:
+        """The command that obtains it."""
+        target = f" --target {self.targets[-1]}" if self.targets[-1] != Target.CPU else ""
+        return f'phi3kit weights fetch "{self.name}"{target}'
 
     @property
     def from_hub(self) -> bool:
@@ -126,7 +136,8 @@ def _built() -> Iterator[Cached]:
         if not obsolete:
             current.add((kind, name))
         form = Form(form) if form in list(Form) else None
-        yield Cached(name, form, folder, _size(folder), None if recipe else folders.MANIFEST, obsolete)
+        target = recipe.get("target", Target.CPU)
+        yield Cached(name, form, folder, _size(folder), None if recipe else folders.MANIFEST, obsolete, (target,))
 
 
 def _recipe_today(recipe: dict[str, str]) -> dict[str, str]:
@@ -135,19 +146,26 @@ def _recipe_today(recipe: dict[str, str]) -> dict[str, str]:
     if "checkpoint" not in recipe:
         return tiny
     is_tiny = recipe["checkpoint"].startswith("tiny ")
-    return export.recipe(f"tiny {folders.digest(tiny)}" if is_tiny else recipe["checkpoint"])
+    checkpoint = f"tiny {folders.digest(tiny)}" if is_tiny else recipe["checkpoint"]
+    return export.recipe(checkpoint, Target(recipe.get("target", Target.CPU)))
 
 
 def _fetched(repository: Path) -> Cached:
     repo, size = hub.repo_id(repository), _size(repository)
-    lacks = {Form.CHECKPOINT: checkpoint_lacks, Form.ONNX: onnx_lacks}
+
+    def snapshot(source: Source) -> Path:
+        ref = repository / "refs" / source.revision
+        commit = ref.read_text(encoding="utf-8") if ref.is_file() else source.revision
+        return repository / "snapshots" / commit / source.subfolder
+
     for entry in CATALOG.values():
-        for form, source in entry.sources.items():
-            if repo == source.repo:
-                ref = repository / "refs" / source.revision
-                commit = ref.read_text(encoding="utf-8") if ref.is_file() else source.revision
-                folder = repository / "snapshots" / commit / source.subfolder
-                return Cached(entry.name, form, repository, size, lacks[form](folder))
+        if repo == entry.checkpoint.repo:
+            return Cached(entry.name, Form.CHECKPOINT, repository, size, checkpoint_lacks(snapshot(entry.checkpoint)))
+        if repo == entry.onnx.repo:
+            models = {target: snapshot(entry.onnx_for(target)) for target in Target}
+            here = tuple(target for target, folder in models.items() if folder.is_dir()) or (Target.CPU,)
+            lacks = next(filter(None, (onnx_lacks(models[target]) for target in here)), None)
+            return Cached(entry.name, Form.ONNX, repository, size, lacks, targets=here)
     whole = any(not checkpoint_lacks(snapshot) for snapshot in repository.glob("snapshots/*"))
     return Cached(repo, Form.CHECKPOINT if whole else None, repository, size)
 

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import difflib
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 
 from phi3kit.errors import WeightsError
+from phi3kit.system.targets import Target
 
 HUB_ID = re.compile(r"(\w[\w.-]*/\w[\w.-]*)(?:@([\w./-]+))?")
 LIBRARIES = 600_000_000  # bytes of memory that torch and transformers take besides the weights
@@ -57,6 +59,7 @@ class Entry:
         name: its catalog name, the name of its local folder, or its hub id.
         checkpoint: the source of the Hugging Face checkpoint.
         onnx: the source of the int4 ONNX model; without a `repo`, the kit exports it from the checkpoint.
+        gpus: the sources of the int4 ONNX models for other targets than a CPU.
         folder: the local folder, if the model was named by one.
         layers: decoder layers.
         context_length: tokens of prompt and answer together.
@@ -69,6 +72,7 @@ class Entry:
     name: str
     checkpoint: Source = Source()
     onnx: Source = Source()
+    gpus: Mapping[Target, Source] = field(default_factory=dict)
     folder: Path | None = None
     layers: int | None = None
     context_length: int | None = None
@@ -77,14 +81,23 @@ class Entry:
 
     @property
     def sources(self) -> dict[Form, Source]:
-        """Both sources, by form."""
+        """The sources of both forms; that of the ONNX model is for a CPU."""
         return {Form.CHECKPOINT: self.checkpoint, Form.ONNX: self.onnx}
+
+    def onnx_for(self, target: Target) -> Source:
+        """The source of the ONNX model for a target."""
+        return self.onnx if target is Target.CPU else self.gpus.get(target, Source())
 
 
 def _phi(
-    repo: str, commit: str, onnx: tuple[str, str], onnx_size: int, vocabulary: int, context: int, parameters: int
+    repo: str,
+    commit: str,
+    onnx: dict[Target, tuple[str, str, int]],
+    vocabulary: int,
+    context: int,
+    parameters: int,
 ) -> Entry:
-    """A Phi of 32 layers and a hidden size of 3,072, whose ONNX model (commit and folder) lies in `repo`-onnx.
+    """A Phi of 32 layers and a hidden size of 3,072, whose ONNX models (commit, folder, bytes) lie in `repo`-onnx.
 
     Disk: two bytes per parameter of the checkpoint; the size of the ONNX folder as its repository shows it, rounded.
     Memory of the ONNX model: disk x 1.25, since random weights of Phi-3-mini's shape (2.6 GB on disk) were measured at
@@ -93,10 +106,11 @@ def _phi(
     """
     size = 2 * parameters
     checkpoint = Source(repo, commit, disk=size, memory=size + LIBRARIES, read=size)
-    published, read = (f"{repo}-onnx", *onnx), onnx_size - 4 * vocabulary * 3_072
-    source = Source(*published, disk=onnx_size, memory=onnx_size * 5 // 4, read=read)
-    name = Path(repo).name.lower()
-    return Entry(name, checkpoint, source, layers=32, context_length=context, parameters=parameters, licence="MIT")
+    gpus = {target: Source(f"{repo}-onnx", *published) for target, published in onnx.items()}
+    cpu = gpus.pop(Target.CPU)
+    cpu = replace(cpu, memory=cpu.disk * 5 // 4, read=cpu.disk - 4 * vocabulary * 3_072)
+    shape = {"layers": 32, "context_length": context, "parameters": parameters}
+    return Entry(Path(repo).name.lower(), checkpoint, cpu, gpus, **shape, licence="MIT")
 
 
 # Parameters: counted from the shapes in each config.json. The repositories list checkpoints of 4.97 + 2.67,
@@ -111,11 +125,16 @@ _TINY = Entry(
     parameters=134_515_008,
     licence="Apache-2.0",
 )
+_PHI_3_ONNX = "dbeff89043abdb320de21c49e669978d83c8f178"
+_PHI_3_5_ONNX = "b444d92853c5aa44f3ec13c3e3ab4795645f7ef5"
 _PHI_3 = _phi(
     repo="microsoft/Phi-3-mini-4k-instruct",
     commit="0a67737cc96d2554230f90338b163bc6380a2a85",
-    onnx=("dbeff89043abdb320de21c49e669978d83c8f178", "cpu_and_mobile/cpu-int4-rtn-block-32-acc-level-4"),
-    onnx_size=2_720_000_000,
+    onnx={
+        Target.CPU: (_PHI_3_ONNX, "cpu_and_mobile/cpu-int4-rtn-block-32-acc-level-4", 2_720_000_000),
+        Target.CUDA: (_PHI_3_ONNX, "cuda/cuda-int4-rtn-block-32", 2_290_000_000),
+        Target.DML: (_PHI_3_ONNX, "directml/directml-int4-awq-block-128", 2_130_000_000),
+    },
     vocabulary=32_064,
     context=4_096,
     parameters=3_821_079_552,
@@ -123,8 +142,11 @@ _PHI_3 = _phi(
 _PHI_3_5 = _phi(
     repo="microsoft/Phi-3.5-mini-instruct",
     commit="2fe192450127e6a83f7441aef6e3ca586c338b77",
-    onnx=("b444d92853c5aa44f3ec13c3e3ab4795645f7ef5", "cpu_and_mobile/cpu-int4-awq-block-128-acc-level-4"),
-    onnx_size=2_780_000_000,
+    onnx={
+        Target.CPU: (_PHI_3_5_ONNX, "cpu_and_mobile/cpu-int4-awq-block-128-acc-level-4", 2_780_000_000),
+        Target.CUDA: (_PHI_3_5_ONNX, "cuda/cuda-int4-awq-block-128", 2_310_000_000),
+        Target.DML: ("main", "gpu/gpu-int4-awq-block-128", 2_310_000_000),  # of a later commit
+    },
     vocabulary=32_064,
     context=131_072,
     parameters=3_821_079_552,
@@ -132,8 +154,11 @@ _PHI_3_5 = _phi(
 _PHI_4 = _phi(
     repo="microsoft/Phi-4-mini-instruct",
     commit="5a149550068a1eb93398160d8953f5f56c3603e9",
-    onnx=("main", "cpu_and_mobile/cpu-int4-rtn-block-32-acc-level-4"),  # no commit of it could be confirmed
-    onnx_size=4_930_000_000,
+    onnx={  # no commit of it could be confirmed
+        Target.CPU: ("main", "cpu_and_mobile/cpu-int4-rtn-block-32-acc-level-4", 4_930_000_000),
+        Target.CUDA: ("main", "gpu/gpu-int4-rtn-block-32", 3_440_000_000),
+        Target.DML: ("main", "gpu/gpu-int4-rtn-block-32", 3_440_000_000),
+    },
     vocabulary=200_064,
     context=131_072,
     parameters=3_836_021_760,

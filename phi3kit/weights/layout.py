@@ -6,6 +6,9 @@ import contextlib
 import json
 from pathlib import Path
 
+from phi3kit.errors import WeightsError
+from phi3kit.system import folders
+
 
 def checkpoint_lacks(folder: Path) -> str | None:
     """What `folder` lacks to be a whole Hugging Face checkpoint, in words; None when it is whole.
@@ -14,14 +17,15 @@ def checkpoint_lacks(folder: Path) -> str | None:
     """
     if not (folder / "config.json").is_file():
         return "config.json"
-    index = folder / "model.safetensors.index.json"
-    shards = set(_json(index).get("weight_map", {}).values()) if index.is_file() else set()
+    weight_map = folders.entry(_json(folder / "model.safetensors.index.json"), "weight_map")
+    shards = {str(name) for name in weight_map.values()} if isinstance(weight_map, dict) else {}
     for shard in sorted(shards) or ["model.safetensors"]:
-        if not (folder / shard).is_file():
-            return shard
+        if missing := _content_lacks(folder / shard):
+            return missing
         if not _is_whole(folder / shard):
             return f"a part of {shard}, which is cut short or damaged"
-    return None if any((folder / f"tokenizer.{kind}").is_file() for kind in ("json", "model")) else "tokenizer.json"
+    names = [name for name in ("tokenizer.json", "tokenizer.model") if (folder / name).is_file()]
+    return _content_lacks(folder / names[0]) if names else "tokenizer.json"
 
 
 def onnx_lacks(folder: Path) -> str | None:
@@ -31,16 +35,23 @@ def onnx_lacks(folder: Path) -> str | None:
     """
     if not (folder / "genai_config.json").is_file():
         return "genai_config.json"
-    model = _json(folder / "genai_config.json").get("model", {}).get("decoder", {}).get("filename")
+    model = folders.entry(_json(folder / "genai_config.json"), "model.decoder.filename")
     for name in (model, "tokenizer.json"):
-        if name and not (folder / name).is_file():
-            return name
-    for name, size in (_external_data(folder / model) if model else {}).items():
-        if not (folder / name).is_file():
-            return name
+        if isinstance(name, str) and (missing := _content_lacks(folder / name)):
+            return missing
+    for name, size in (_external_data(folder / model) if isinstance(model, str) else {}).items():
+        if missing := _content_lacks(folder / name):
+            return missing
         if (folder / name).stat().st_size < size:
             return f"a part of {name}, which is cut short"
     return None
+
+
+def _content_lacks(path: Path) -> str | None:
+    if not path.is_file():
+        return path.name
+    problem = folders.placeholder(path)
+    return problem and f"the content of {path.name}, which {problem}"
 
 
 def _external_data(graph: Path) -> dict[str, int]:
@@ -76,8 +87,7 @@ def _is_whole(path: Path) -> bool:
 
 
 def _json(path: Path) -> dict:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        return {}
-    return content if isinstance(content, dict) else {}
+    """The content of a JSON file; empty where it cannot be read, as `folders.verify` reports."""
+    with contextlib.suppress(WeightsError):
+        return folders.read_json(path)
+    return {}

@@ -1,6 +1,7 @@
 """What `log_model` needs to store a model that runs elsewhere: code, exact requirements, signature and metadata."""
 
 import shutil
+import textwrap
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -8,8 +9,9 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from phi3kit.chat import ChatTemplate
+from phi3kit.errors import WeightsError
 from phi3kit.generation.engine import MAX_TOKENS
-from phi3kit.system import requirements
+from phi3kit.system import requirements, targets
 from phi3kit.wrappers.chat import Phi3Chat
 from phi3kit.wrappers.prompt import ARTIFACT, Phi3Model
 
@@ -19,14 +21,13 @@ _MODEL_CODE = {Phi3Model: "phi3_model.py", Phi3Chat: "phi3_chat.py"}
 _STORED = ("__init__.py", "errors.py", "system", "chat", "generation", "wrappers")
 
 # What the code of each wrapper imports, and mlflow itself, which loads it.
-_ONNX = ("mlflow", "onnxruntime-genai", "onnxruntime", "tokenizers", "jinja2", "joblib", "psutil")
-_ONNX += ("pandas", "numpy")
+_ONNX = ("tokenizers", "jinja2", "joblib", "psutil", "pandas", "numpy")
 _TRANSFORMERS = ("mlflow", "transformers", "torch", "tokenizers", "safetensors", "jinja2", "pandas", "numpy")
 
 
 def onnx_requirements() -> list[str]:
-    """Return the exact pins of what `Phi3Model` and `Phi3Chat` need, as installed here."""
-    return _pins(_ONNX)
+    """Return the exact pins of what `Phi3Model` and `Phi3Chat` need, as installed here, for a CPU or for a GPU."""
+    return _pins(("mlflow", *targets.versions(), *_ONNX))
 
 
 def transformers_requirements() -> list[str]:
@@ -36,7 +37,7 @@ def transformers_requirements() -> list[str]:
 
 def _pins(packages: tuple[str, ...]) -> list[str]:
     # "2.13.0+cpu" names a build that PyPI does not have; the version proper is the requirement.
-    return [f"{package}=={version(package).split('+')[0]}" for package in packages]
+    return [f"{name}{targets.EXTRAS.get(name, '')}=={version(name).partition('+')[0]}" for name in packages]
 
 
 @cache
@@ -54,24 +55,25 @@ def _stored_code() -> "TemporaryDirectory[str]":
     return folder
 
 
-def packaged(wrapper: type[Phi3Model] | type[Phi3Chat], model: str) -> dict[str, Any]:
+def packaged(wrapper: type[Phi3Model] | type[Phi3Chat], model: str, target: str | None = None) -> dict[str, Any]:
     """Return what `mlflow.pyfunc.log_model` (or `save_model`) needs to store a wrapper of the model.
 
     Args:
         wrapper: `Phi3Model` or `Phi3Chat`.
         model: a catalog name, a local folder, or a hub id; its ONNX form is fetched or built when missing.
+        target: what the model is to run on, here and where it is loaded; see `weights.onnx`.
 
     Raises:
         WeightsError: the model's files cannot be obtained, or its chat template cannot be used.
     """
     from phi3kit import weights
 
-    entry, folder = weights.resolve(model), weights.onnx(model)
+    entry, folder = weights.resolve(model), weights.onnx(model, target)
     if wrapper is Phi3Chat:
         ChatTemplate(folder)  # one that cannot be used is refused now, not at the first request
     return {
         "python_model": str(Path(__file__).parent / "models_from_code" / _MODEL_CODE[wrapper]),
-        "artifacts": {ARTIFACT: str(folder)},
+        "artifacts": {ARTIFACT: folder.absolute().as_uri()},  # MLflow unescapes a %41 in a plain path
         "signature": wrapper.signature(),
         "input_example": wrapper.input_example(),
         "code_paths": [str(Path(_stored_code().name) / _PACKAGE.name)],
@@ -87,11 +89,15 @@ def packaged_pipeline(model: str) -> dict[str, Any]:
     Log what it returns inside `weights.offline()`: MLflow would ask a hub for the licence of what it takes for a
     repository. Call it outside: it may have to fetch the checkpoint.
 
+    The pipeline uses a GPU where torch sees one, both here and where MLflow loads it; `docs/targets.md` tells how to
+    choose another device.
+
     Args:
         model: a catalog name, a local folder, or a hub id; its checkpoint is fetched or built when missing.
 
     Raises:
-        WeightsError: the model's files cannot be obtained, or its chat template cannot be used.
+        WeightsError: the model's files cannot be obtained, transformers cannot use them, or its chat template cannot be
+            used.
         MissingExtra: torch or transformers is not installed.
     """
     requirements.need_extra("A transformers pipeline", "checkpoint")
@@ -101,7 +107,17 @@ def packaged_pipeline(model: str) -> dict[str, Any]:
 
     folder = weights.checkpoint(model)
     ChatTemplate(folder)
-    built = transformers.pipeline("text-generation", model=str(folder))
+    try:
+        network, report = transformers.AutoModelForCausalLM.from_pretrained(
+            folder, dtype="auto", output_loading_info=True
+        )
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+        built = transformers.pipeline("text-generation", model=network, tokenizer=tokenizer)
+    except Exception as error:  # it raises nearly every kind
+        reason = textwrap.shorten(str(error), 300)
+        raise WeightsError(f"transformers cannot use {folder}: {type(error).__name__}: {reason}") from error
+    if missing := sorted(report["missing_keys"]):  # transformers fills them with random numbers
+        raise WeightsError(f"The weights in {folder} lack {missing[0]}, which its config.json wants. Copy it again.")
     built.model.name_or_path = weights.resolve(model).name  # the completion's `model`; a path would name this machine
     return {
         "transformers_model": built,

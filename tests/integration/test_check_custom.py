@@ -1,5 +1,6 @@
 """The verdicts of CustomPythonWrapper's checks: on each solution, on the untouched stub, and on typical mistakes."""
 
+import re
 import shutil
 from contextlib import chdir, suppress
 from pathlib import Path
@@ -22,22 +23,70 @@ EXERCISES = {one.name: one for one in exercises(NOTEBOOK)}
 STUBS = {
     "every_row": (0, "`[0]` takes the row numbered 0"),
     "top_p_signature": (1, "without params"),
-    "stop_sequence": (0, "params in the signature above"),
+    "stop_sequence": (0, "One of the params in the signature"),
     "deadline": (1, "after each piece"),
     "own_wrapper": (0, "Fill in both cells"),
 }
 
 # Typical mistakes in each exercise, as changes to the solution, and a part of the hint for each.
 ROWS = '[answer(prompt) for prompt in model_input["prompt"]]'
+BY_ROW = 'model_input.apply(lambda row: answer(row["prompt"]), axis=1)'
 PARAMS = 'params={"top_p": 1.0}'
 STOP = '["."]'
 LOOP = """            text += piece
             if time.monotonic() >= end:
                 break
 """
-ENCODED = "[self.template.encode(messages) for messages in chats]"
-TEXTS = "return [answer.text for answer in answers]"
+SLEPT = "    with closing(pieces):"
+CLOCK = """        for piece in pieces:
+            text += piece
+            if time.monotonic() >= end:
+                break
+"""
+ASKED = "my_deadline(pieces, seconds=0.1)"
+ENCODED = "prompts = [self.template.encode(messages) for messages in chats]"
+GENERATED = "self.engine.generate(prompts)"
+TEXTS = f"return [answer.text for answer in {GENERATED}]"
+LONG = "self.engine.generate(prompts, Options(max_tokens=40))"
+QUESTIONS = 'questions = model_input["question"]'
+ARTIFACT = 'context.artifacts["phi3-mini-onnx"]'
+CODE = "code_paths=[str(Path(phi3kit.__file__).parent)]"
+WRAPPER = EXERCISES["own_wrapper"].solutions[0]
 URI = '"models:/my-wrapper@candidate"'
+# A right answer without the kit.
+BY_HAND = """%%writefile my_wrapper.py
+from pathlib import Path
+
+import mlflow
+import onnxruntime_genai as og
+from tokenizers import Tokenizer
+
+
+class MyWrapper(mlflow.pyfunc.PythonModel):
+    def load_context(self, context):
+        folder = Path(context.artifacts["phi3-mini-onnx"])
+        self.model = og.Model(str(folder))
+        self.tokenizer = og.Tokenizer(self.model)
+        self.plain = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        self.plain.encode_special_tokens = True
+
+    def answer(self, question):
+        user, end, assistant = (self.tokenizer.to_token_id(f"<|{name}|>") for name in ("user", "end", "assistant"))
+        ids = [user, *self.plain.encode(question, add_special_tokens=False).ids, end, assistant]
+        params = og.GeneratorParams(self.model)
+        params.set_search_options(max_length=len(ids) + 48)
+        generator = og.Generator(self.model, params)
+        generator.append_tokens(ids)
+        while not generator.is_done():
+            generator.generate_next_token()
+        return self.tokenizer.decode(generator.get_sequence(0)[len(ids) :])
+
+    def predict(self, context, model_input):
+        return [self.answer(question) for question in model_input["question"]]
+
+
+mlflow.models.set_model(MyWrapper())
+"""
 MISTAKES = {
     "every_row": [
         ({ROWS: '[answer(model_input["prompt"][i]) for i in range(len(model_input))]'}, "numbered from 7"),
@@ -48,6 +97,13 @@ MISTAKES = {
         ({ROWS: 'model_input["prompt"].map(answer)'}, "A Series is not a list"),
         ({ROWS: 'answer(model_input["prompt"])'}, "call it once for each row"),
         ({ROWS: '[answer(model_input["prompt"].iloc[0])]'}, "Some rows got no answer"),
+        ({ROWS: f"{ROWS[:-1]} if prompt]"}, "An empty prompt gets an answer too"),
+        ({ROWS: '[answer(prompt) for prompt in model_input.sort_index()["prompt"]]'}, "a label"),
+        ({ROWS: '[answer(model_input["prompt"][i]) for i in sorted(set(model_input.index))]'}, "a label"),
+        ({ROWS: '[answer(model_input["prompt"][i]) for i in model_input.index]'}, "the same number"),
+        ({ROWS: '[answer(p) for p in model_input["prompt"].to_dict().values()]'}, "the same number"),
+        ({ROWS: f"{BY_ROW}.tolist()"}, "returns a table and no column"),
+        ({ROWS: f"list({BY_ROW})"}, "returns a table and no column"),
         ({ROWS: f"{ROWS} if len(model_input) != 1 else answer(model_input.iloc[0, 0])"}, "One row is a table too"),
         ({ROWS: f"[answer(model_input.iloc[0, 0]), *{ROWS}[1:]]"}, "has no first row"),
         ({"return ": ""}, "is there a `return`"),
@@ -57,6 +113,7 @@ MISTAKES = {
         ({PARAMS: 'params={"top_p": "1.0"}'}, "in quotes"),
         ({PARAMS: 'params={"top-p": 1.0}'}, "spelling"),
         ({PARAMS: 'params={"top_p": [1.0]}'}, "Square brackets"),
+        ({PARAMS: 'params={"top_p": __import__("numpy").float32(1)}'}, "32 bits and seven digits"),
         ({PARAMS: 'params={"top_p": 0.9}'}, "leaves every token in"),
         ({"input_example": '{**input_example, "top_p": 1.0}', f", {PARAMS}": ""}, "An input is a column"),
         ({f'infer_signature(input_example, ["Run"], {PARAMS})': '{"top_p": 1.0}'}, "Keep the call"),
@@ -65,6 +122,9 @@ MISTAKES = {
         ({STOP: '"."'}, "even if it holds only one"),
         ({"40": "9"}, "cut a sentence in half"),
         ({"40": "9", f', "stop": {STOP}': ""}, "cut a sentence in half"),
+        ({"40": "64"}, "Leave `max_tokens` at 40"),
+        ({"40": "40.5"}, "Leave `max_tokens` at 40"),
+        ({'"max_tokens": 40, ': ""}, "Leave `max_tokens` at 40"),
         ({STOP: '["Madrid", "Lima"]'}, "may be missing in the next"),
         ({STOP: '["<|end|>"]'}, "ends every answer anyway"),
         ({STOP: '[".", ","]'}, "inside this sentence"),
@@ -80,27 +140,80 @@ MISTAKES = {
         ({"+ seconds": "+ seconds / 2"}, "too early: `seconds`"),
         ({"return text": "print(text)"}, "is there a `return`"),
         ({"for piece in pieces": "while piece := next(pieces)"}, "a `for` loop ends"),
+        ({SLEPT: f"    time.sleep(seconds)\n{SLEPT}"}, "not for the clock"),
+        ({CLOCK: "        while time.monotonic() < end:\n            text += next(pieces, '')\n"}, "not for the clock"),
+        (
+            {CLOCK: f"{CLOCK}        while True:\n            text += next(pieces, '')\n", ASKED: ""},
+            "not for the clock",
+        ),
     ],
     "own_wrapper": [
         ({URI: "my_info.model_uri"}, "An alias can be moved"),
         ({URI: 'f"runs:/{my_info.run_id}/my-wrapper"'}, "An alias can be moved"),
         ({URI: '"models:/my-wrapper@unknown"'}, "does not know this name"),
         ({'{"question": question}': '{"prompt": question}'}, "derives the signature"),
-        ({'{"phi3-mini-onnx": str(onnx_folder)}': "{}", "context.artifacts": "FOLDER"}, "stays on this machine"),
-        ({TEXTS: "return answers[0].text"}, "answer every row"),
-        ({ENCODED: 'list(model_input["question"]), Options(max_tokens=40)'}, "answers to the bare questions"),
-        ({ENCODED: f"{ENCODED}, Options(temperature=1.5, max_tokens=40)"}, "sampling is on"),
-        ({ENCODED: f"{ENCODED}, Options(max_tokens=4)"}, "cut short"),
+        ({'{"phi3-mini-onnx": str(onnx_folder)}': "{}", ARTIFACT: "CACHE"}, "stays on this machine"),
+        ({TEXTS: f"return {GENERATED}[0].text"}, "answer every row"),
+        ({ENCODED: "prompts = list(questions)", GENERATED: LONG}, "answers to the bare questions"),
+        ({GENERATED: LONG.replace("max", "temperature=1.5, max")}, "sampling is on"),
+        ({GENERATED: LONG.replace("40", "4")}, "cut short"),
         ({TEXTS: TEXTS.replace("answer.text", '"Well: " + answer.text', 1)}, "not alone"),
+        ({TEXTS: TEXTS.replace("answer.text", "answer", 1)}, "has the type Answer"),
         (
-            {ENCODED: """[f"<|user|>{one[0]['content']}<|end|><|assistant|>" for one in chats]"""},
+            {ENCODED: """prompts = [f"<|user|>{one}<|end|><|assistant|>" for one in questions]"""},
             "the user can write control tokens",
         ),
+        ({QUESTIONS: f"{QUESTIONS}.str.replace('<|', '< |')"}, "encode each question unchanged"),
+        ({QUESTIONS: f"{QUESTIONS}.str.replace('<[|].*?[|]>', '', regex=True)"}, "encode each question unchanged"),
+        ({QUESTIONS: f"{QUESTIONS}.map(__import__('html').escape)"}, "encode each question unchanged"),
+        ({f"        {CODE},": "       "}, "travels along"),
+        ({CODE: CODE.replace(".parent)", '.parent / "chat")')}, "travels along"),
+        ({"import pandas as pd": "import pandas as pd\nimport my_helper"}, "travels along"),
+        ({ARTIFACT: '__import__("phi3kit.weights").weights.onnx("tiny")'}, "`context.artifacts` names"),
+        ({"folder = Path": "__import__('os')._exit(3)\n        folder = Path"}, "only this computer has"),
+        ({QUESTIONS: 'questions = model_input["questions"]'}, "The column's name"),
+        ({QUESTIONS: f"{QUESTIONS}\n        1 / 0"}, "The error is in `predict`"),
+        ({ARTIFACT: "CACHE"}, "Another computer has no such path"),
+        ({"ChatTemplate(folder)": "ChatTemplate(CACHE)"}, "Another computer has no such path"),
+        ({WRAPPER: BY_HAND.replace("og.Model(str(folder))", "og.Model(CACHE)")}, "from another folder"),
+        ({ARTIFACT: "COPY"}, "from another folder than your model's artifact"),
+        ({URI: '"my-wrapper@candidate"'}, "begins with `models:/`"),
+        ({URI: '"models:my-wrapper@candidate"'}, "begins with `models:/`"),
+        ({URI: '"models://my-wrapper@candidate"'}, "begins with `models:/`"),
     ],
 }
-# Further lines that some of these mistakes need.
-PREAMBLE = "from phi3kit import weights\nfrom phi3kit.generation import Options\n\n"
-PREAMBLE += 'FOLDER = {"phi3-mini-onnx": weights.onnx("tiny")}\n'
+# Right answers in another style, as changes to the solution.
+RIGHT = {
+    "every_row": [
+        {ROWS: 'model_input["prompt"].map(answer).tolist()'},
+        {ROWS: "[answer(row.prompt) for row in model_input.itertuples()]"},
+        {ROWS: '[answer(row["prompt"]) for row in model_input.to_dict("records")]'},
+        {ROWS: '[answer(model_input["prompt"].iloc[i]) for i in range(len(model_input))]'},
+        {ROWS: '[answer(row["prompt"]) for _, row in model_input.reset_index().iterrows()]'},
+        {ROWS: f"{BY_ROW}.tolist() if len(model_input) else []"},
+    ],
+    "top_p_signature": [
+        {
+            f'infer_signature(input_example, ["Run"], {PARAMS})': "mlflow.models.ModelSignature("
+            'infer_signature(input_example).inputs, params=mlflow.types.ParamSchema([mlflow.types.ParamSpec("top_p", '
+            '"double", 1.0)]))'
+        },
+        {PARAMS: 'params={"top_p": 1.0, "top_k": 50}'},
+    ],
+    "stop_sequence": [{STOP: '["."], "temperature": 0.0'}, {STOP: '[".", "NEVER SAID"]'}],
+    "deadline": [
+        {SLEPT: "    try:", "    return text": "    finally:\n        pieces.close()\n    return text"},
+        {"for piece in pieces": "while (piece := next(pieces, None)) is not None"},
+        {"break": "pieces.close()"},
+    ],
+    "own_wrapper": [
+        {WRAPPER: BY_HAND, f"        {CODE},": "       "},
+        {CODE: 'code_paths=wrappers.packaged(wrappers.Phi3Model, "tiny")["code_paths"]'},
+        {"import pandas as pd": "import pandas as pd\nimport my_helper", "parent)]": 'parent), "my_helper.py"]'},
+        {GENERATED: "[self.engine.generate([prompt])[0] for prompt in prompts]"},
+    ],
+}
+OPTIONS = "from phi3kit.generation import Options\n\n"  # which some of the changes need
 
 
 def remember(predict):
@@ -175,10 +288,18 @@ def execute(cells, names, ignored=()):
     return scope
 
 
+@pytest.fixture(scope="module")
+def copy(tiny_onnx, tmp_path_factory):
+    """A copy of the ONNX folder in no cache, of which the check does not know."""
+    return shutil.copytree(tiny_onnx, tmp_path_factory.mktemp("copy") / "onnx")
+
+
 @pytest.fixture
 def verdict(names, store, tmp_path, monkeypatch):
     """Runs a learner's cells and then the check's, as the notebook has it."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)  # a notebook imports what lies beside it
+    (tmp_path / "my_helper.py").touch()
 
     def check(name, cells, ignored=()):
         result = execute([f"result = {EXERCISES[name].check}"], execute(cells, names, ignored))["result"]
@@ -219,16 +340,29 @@ def test_the_untouched_stub_gets_a_helpful_verdict(verdict, name):
     ("name", "changes", "hint"),
     [pytest.param(name, *case, id=f"{name}-{case[1]}") for name, cases in MISTAKES.items() for case in cases],
 )
-def test_a_mistake_gets_its_hint(verdict, name, changes, hint):
+def test_a_mistake_gets_its_hint(verdict, copy, names, name, changes, hint):
+    paths = {"CACHE": repr(str(names["onnx_folder"])), "COPY": repr(str(copy))}
+    for path, literal in paths.items():
+        changes = {right: wrong.replace(path, literal) for right, wrong in changes.items()}
+    result = verdict(name, changed(name, changes), ignored=(Exception,))
+    assert not result.passed and hint in result.hint
+
+
+@pytest.mark.parametrize(("name", "changes"), [(name, changes) for name, cases in RIGHT.items() for changes in cases])
+def test_a_right_answer_in_another_style_passes(verdict, name, changes):
+    assert verdict(name, changed(name, changes)).passed
+
+
+def changed(name, changes):
+    """The cells of the solution with other parts in them."""
     cells = list(EXERCISES[name].solutions)
     for right, wrong in changes.items():
         assert any(right in cell for cell in cells), f"the solution has no {right}"
         cells = [cell.replace(right, wrong) for cell in cells]
-    cells = [cell.replace("\nclass ", f"{PREAMBLE}\n\nclass ", 1) for cell in cells]
-    result = verdict(name, cells, ignored=(Exception,))
-    assert not result.passed and hint in result.hint
+    return [cell.replace("\nclass ", f"{OPTIONS}\nclass ", 1) if "Options(" in cell else cell for cell in cells]
 
 
+LOGGED = sorted(set(re.findall(r"\b\w+_info\b", SOURCES["clean-up"])) - {"get_model_info"})
 WRITTEN = {source.split()[1] for source in SOURCES.values() if source.startswith("%%writefile ")}
 
 
@@ -262,8 +396,7 @@ def lesson(names, store, tmp_path_factory):
         scope = execute([*own.solutions, f"result = {own.check}"], names)
         client = mlflow.MlflowClient()
         uri = scope["my_info"].model_uri
-        infos = [mlflow.initialize_logged_model(name="lesson") for _ in range(4)]
-        scope |= dict(zip(("first_info", "prompt_info", "chat_info", "pipeline_info"), infos, strict=True))
+        scope |= {name: mlflow.initialize_logged_model(name="lesson") for name in LOGGED}
         scope["version"] = names["tracking"].register(uri, "lesson", alias="candidate", description="Its own.", tags={})
         scope["my_version"] = client.get_model_version_by_alias("my-wrapper", "candidate")
         return folder, execute([SOURCES["clean-up"]], scope | {"should_cleanup": True})
@@ -272,6 +405,30 @@ def lesson(names, store, tmp_path_factory):
 def test_the_solution_of_own_wrapper_passes(lesson):
     _, scope = lesson
     assert scope["result"].passed
+
+
+@pytest.fixture
+def kept(names, tmp_path, monkeypatch):
+    """The folder of a notebook with the learner's file, after its last cell without `should_cleanup`."""
+    monkeypatch.chdir(tmp_path)
+    for file in WRITTEN:
+        Path(file).touch()
+    execute([SOURCES["clean-up"]], names | {"should_cleanup": False, "my_uri": None})
+    return tmp_path
+
+
+def test_the_learners_file_stays_without_cleaning_up(kept):
+    assert [path.name for path in kept.glob("*.py")] == ["my_wrapper.py"]
+
+
+def test_the_last_cell_says_that_the_learners_file_stays(capsys, kept):
+    assert "my_wrapper.py" in capsys.readouterr().out
+
+
+def test_the_stub_says_how_much_an_attempt_stores(names, tiny_onnx, capsys):
+    execute(EXERCISES["own_wrapper"].stubs[1:], names)
+    size = sum(file.stat().st_size for file in tiny_onnx.iterdir())
+    assert f"{size / 1e6:.0f} MB" in capsys.readouterr().out
 
 
 def test_cleaning_up_removes_the_learners_file(lesson):
@@ -292,7 +449,7 @@ def test_cleaning_up_deletes_a_model_without_versions(lesson):
     assert scope["client"].search_registered_models("name = 'lesson'") == []
 
 
-@pytest.mark.parametrize("name", ["my_info", "first_info", "prompt_info", "chat_info", "pipeline_info"])
+@pytest.mark.parametrize("name", ["my_info", *LOGGED])
 def test_cleaning_up_deletes_the_logged_models(lesson, name):
     _, scope = lesson
     client = scope["client"]

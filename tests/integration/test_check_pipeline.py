@@ -19,7 +19,7 @@ EXERCISES = {one.name: one for one in exercises(nbformat.read(NOTEBOOKS / "Trans
 # The number of right steps of each untouched stub, and a part of its hint.
 STUBS = {
     "chat_prompt": (0, "at its end"),
-    "short_answer": (2, "its value is the number of tokens"),
+    "short_answer": (2, "a change of yours is no limit"),
     "memory": (1, "still too long"),
     "roll_back": (0, "did not move"),
     "refused_request": (0, "Give one field a value of another type"),
@@ -28,6 +28,14 @@ STUBS = {
 
 def prompt(turn, end="<|assistant|>\\n"):
     return f"def my_prompt(messages):\n    return ''.join({turn} for m in messages) + '{end}'"
+
+
+RENDERED = "messages=messages, add_generation_prompt=True"
+APPLIED = "apply_chat_template(messages, tokenize=False, add_generation_prompt=True)"
+
+
+def whole(expression):
+    return f"def my_prompt(messages):\n    return {expression}"
 
 
 def request(options, field=None):
@@ -39,13 +47,16 @@ def memory(*lines):
     return "\n    ".join(["def my_memory(turns, limit, count_tokens):", *lines])
 
 
-SEARCH = "versions = [v.version for v in client.search_model_versions(f\"name = '{name}'\")]"
+SEARCH = "versions = [int(v.version) for v in client.search_model_versions(f\"name = '{name}'\")]"
 MOVE = "client.set_registered_model_alias(name, alias, {})"
 NONE = "raise ValueError(f'{name} has no version before')"
 
 
-def roll_back(*lines):
-    current = "current = client.get_model_version_by_alias(name, alias).version"
+CURRENT = "current = int(client.get_model_version_by_alias(name, alias).version)"
+AS_THEY_COME = (CURRENT.replace("int(", "(", 1), SEARCH.replace("int(v.version)", "v.version"))
+
+
+def roll_back(*lines, current=CURRENT):
     return "\n    ".join(["def my_roll_back(client, name, alias):", current, *lines])
 
 
@@ -66,17 +77,32 @@ MISTAKES = {
         "a space too many": (prompt(r'''f"<|{m['role']}|>{m['content']} .<|end|>"'''), "the text between them"),
         "printed": ("def my_prompt(messages):\n    print(messages)", "has to `return`"),
         "a wrong key": (prompt("m['text']"), "two keys"),
+        "an attribute": (prompt(r'''f"<|{m.role}|>\n{m.content}<|end|>\n"'''), "two keys"),
+        "the tokenizer's template": (whole(f"tokenizer.{APPLIED}"), "by hand"),
+        "the template of another tokenizer": (
+            whole(f"type(tokenizer).from_pretrained(tokenizer.name_or_path).{APPLIED}"),
+            "by hand",
+        ),
+        "the template's text": (
+            whole(f"__import__('jinja2').Template(tokenizer.chat_template).render({RENDERED})"),
+            "by hand",
+        ),
+        "the kit's template": (whole("chat.ChatTemplate(tokenizer.name_or_path).render(messages)"), "by hand"),
     },
     "short_answer": {
         "the name in transformers": (request("'max_new_tokens': 5"), "Each library has its own name"),
         "OpenAI's newer name": (request("'max_completion_tokens': 5"), "Each library has its own name"),
         "a text": (request("'max_tokens': '5'"), "A whole number has no quotes"),
         "half a token": (request("'max_tokens': 5.0"), "A whole number has no quotes"),
-        "too many": (request("'max_tokens': 6"), "its value is the number of tokens"),
-        "too few": (request("'max_tokens': 4"), "its value is the number of tokens"),
+        "too many": (request("'max_tokens': 6"), "a change of yours is no limit"),
+        "too few": (request("'max_tokens': 4"), "a change of yours is no limit"),
         "a limit in words": (
             "my_request = {'messages': [{'role': 'user', 'content': 'Five words, please: who are you?'}]}",
             "only ask for a short answer",
+        ),
+        "a limit in words, beside the field": (
+            "my_request = {'messages': [{'role': 'user', 'content': 'Five tokens!'}], 'max_tokens': max_tokens}",
+            "a change of yours is no limit",
         ),
         "no request": ("my_request = messages", "Keep the dict"),
     },
@@ -120,14 +146,22 @@ MISTAKES = {
             ),
             "work on a copy",
         ),
-        "a number": (memory("return count_tokens(turns)"), "Return a list of the turns"),
+        "nothing": (memory("turns = turns[2:]"), "Return a list of the turns"),
+        "a number": (memory("return count_tokens(turns)"), "A int is not a list"),
+        "a tuple": (memory("return tuple(turns)"), "A tuple is not a list"),
+        "an iterator": (memory("yield from turns"), "A generator is not a list"),
+        "an attribute": (memory("return [turn for turn in turns if turn.role == 'system']"), "two keys"),
+        "a loop without an end": (
+            memory("while count_tokens(turns) > limit:", "    turns[2:]", "return turns"),
+            "two turns have to go",
+        ),
     },
     "roll_back": {
         "one less": (roll_back(MOVE.format("current - 1")), "Version 9 of this model was deleted"),
         "the newest": (roll_back(SEARCH, MOVE.format("max(versions)")), "a step forward"),
         "compared as texts": (
             roll_back(SEARCH, MOVE.format("max(str(v) for v in versions if str(v) < str(current))")),
-            "as texts, '8' comes after '10'",
+            "as a text '8' comes after '10'",
         ),
         "compared as texts, with a check": (
             roll_back(
@@ -137,15 +171,48 @@ MISTAKES = {
                 f"    {NONE}",
                 MOVE.format("max(earlier, key=str)"),
             ),
-            "as texts, '8' comes after '10'",
+            "as a text '8' comes after '10'",
         ),
+        "as they come": (
+            roll_back(
+                AS_THEY_COME[1],
+                "earlier = [v for v in versions if v < current]",
+                "if not earlier:",
+                f"    {NONE}",
+                MOVE.format("max(earlier)"),
+                current=AS_THEY_COME[0],
+            ),
+            "as a text '8' comes after '10'",
+        ),
+        "a text beside a number": (
+            roll_back(
+                AS_THEY_COME[1],
+                "earlier = [v for v in versions if v < current]",
+                "if not earlier:",
+                f"    {NONE}",
+                MOVE.format("max(earlier)"),
+            ),
+            "as a text '8' comes after '10'",
+        ),
+        "counted down from a text": (
+            roll_back(
+                AS_THEY_COME[1],
+                "earlier = [v for v in range(current - 1, 0, -1) if v in versions]",
+                "if not earlier:",
+                f"    {NONE}",
+                MOVE.format("earlier[0]"),
+                current=AS_THEY_COME[0],
+            ),
+            "as a text '8' comes after '10'",
+        ),
+        "no end": (roll_back("while current > 1:", "    pass"), "A loop may never end"),
         "as a search gives them": (
             roll_back(SEARCH, MOVE.format("versions[versions.index(current) + 2]")),
             "sort them yourself",
         ),
         "of any model": (
             roll_back(
-                "versions = [v.version for v in client.search_model_versions()]",
+                "versions = [int(v.version) for v in client.search_model_versions()]",
                 MOVE.format("max(v for v in versions if v < current)"),
             ),
             "Version 9 of this model was deleted",
@@ -198,9 +265,62 @@ MISTAKES = {
 }
 
 ALSO_RIGHT = {
-    "chat_prompt": prompt(r'''f"<|{m['role']}|>{m['content']}<|end|>"''', "<|assistant|>"),
-    "short_answer": request("'max_tokens': 5, 'temperature': 0.0"),
-    "refused_request": "my_bad_request = {'max_tokens': 8}\nmy_field = 'messages'",
+    "chat_prompt, without line breaks": prompt(r'''f"<|{m['role']}|>{m['content']}<|end|>"''', "<|assistant|>"),
+    "chat_prompt, by a template of one's own": (
+        "import jinja2\n"
+        "SOURCE = '{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}<|assistant|>'\n"
+        "def my_prompt(messages):\n    return jinja2.Template(SOURCE).render(messages=messages)"
+    ),
+    "chat_prompt, by recursion": (
+        "def my_prompt(messages):\n"
+        "    if not messages:\n"
+        "        return '<|assistant|>'\n"
+        "    (role, content), *_ = [(m['role'], m['content']) for m in messages]\n"
+        "    return '<|' + role + '|>' + content + '<|end|>' + my_prompt(messages[1:])"
+    ),
+    "short_answer, with another option": request("'max_tokens': 5, 'temperature': 0.0"),
+    "short_answer, with another message": (
+        "my_request = {'messages': [{'role': 'user', 'content': 'Hi'}], 'max_tokens': 5}"
+    ),
+    "memory, on a copy": memory(
+        "turns = list(turns)",
+        "while count_tokens(turns) > limit:",
+        "    first = turns[0]['role'] == 'system'",
+        "    del turns[first : first + 2]",
+        "return turns",
+    ),
+    "memory, by trying from the longest": memory(
+        "first = turns[0]['role'] == 'system'",
+        "tries = [turns[:first] + turns[i:] for i in range(first, len(turns), 2)]",
+        "return next(each for each in tries if count_tokens(each) <= limit)",
+    ),
+    "roll_back, in the search's own order": roll_back(
+        "search = client.search_model_versions",
+        "newest_first = search(f\"name = '{name}'\", order_by=['version_number DESC'])",
+        "for each in newest_first:",
+        "    if int(each.version) < current:",
+        "        return client.set_registered_model_alias(name, alias, each.version)",
+        NONE,
+    ),
+    "roll_back, counting down": roll_back(
+        "for number in reversed(range(1, current)):",
+        "    try:",
+        "        client.get_model_version(name, str(number))",
+        "    except mlflow.exceptions.MlflowException:",
+        "        continue",
+        "    return client.set_registered_model_alias(name, alias, str(number))",
+        NONE,
+    ),
+    "roll_back, from the model's aliases": roll_back(
+        "assert isinstance(client, mlflow.MlflowClient)",
+        SEARCH,
+        "earlier = sorted(v for v in versions if v < current)",
+        "if not earlier:",
+        f"    {NONE}",
+        MOVE.format("earlier[-1]"),
+        current="current = int(client.get_registered_model(name).aliases[alias])",
+    ),
+    "refused_request, a missing field": "my_bad_request = {'max_tokens': 8}\nmy_field = 'messages'",
 }
 
 
@@ -265,9 +385,9 @@ def test_a_check_keeps_the_notebooks_values(verdict, names, name):
     assert (names["messages"], names["turns"]) == before
 
 
-@pytest.mark.parametrize("name", ALSO_RIGHT)
-def test_another_solution_passes_too(verdict, name):
-    assert verdict(name, ALSO_RIGHT[name]).passed
+@pytest.mark.parametrize("case", ALSO_RIGHT)
+def test_another_solution_passes_too(verdict, case):
+    assert verdict(case.partition(",")[0], ALSO_RIGHT[case]).passed
 
 
 @pytest.mark.parametrize("name", EXERCISES)

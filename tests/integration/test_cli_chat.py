@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+import signal
 import subprocess
 import sys
 
@@ -67,8 +68,37 @@ def test_ctrl_c_stops_the_answer_and_not_the_program(terminal):
     chat.expect("half a line")
     chat.sendintr()  # drops what was being typed
     chat.expect("> $")
-    chat.sendintr()  # at an empty prompt
+    chat.sendeof()
     assert says_goodbye(chat)
+
+
+def test_ctrl_c_at_the_prompt_ends_nothing_by_itself(terminal):
+    chat = terminal("--max-tokens", "12")
+    chat.sendline("My name is Ann.")
+    chat.expect("> $")
+    chat.sendintr()
+    chat.expect("Ctrl-C once more ends the conversation.")
+    chat.expect("> $")
+    chat.sendline("What is my name?")
+    chat.expect(r"\?\r\n.*Ann")
+    chat.expect("> $")
+    for _ in range(2):  # with a line between them, which was dropped
+        chat.send("half a line")
+        chat.expect("half a line")
+        chat.sendintr()
+        chat.expect("> $")
+    chat.sendintr()
+    chat.expect("once more")
+    chat.expect("> $")
+    chat.sendintr()
+    assert says_goodbye(chat)
+
+
+@pytest.mark.parametrize("number", ["SIGTERM", "SIGHUP"])
+def test_a_signal_ends_the_conversation_without_a_stack_trace(terminal, number):
+    chat = terminal()
+    chat.kill(getattr(signal, number))
+    assert "Traceback" not in chat.read()
 
 
 def test_through_a_pipe_each_line_is_a_turn(tiny_onnx):

@@ -6,37 +6,19 @@ import sys
 from pathlib import Path
 
 import pytest
+import random_checkpoint
 
 from phi3kit import weights
 from phi3kit.errors import WeightsError
-from phi3kit.system import folders, process
-from phi3kit.weights import Form, export
-
-SPECIAL = ["<|endoftext|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>"]
+from phi3kit.generation import Engine, Options
+from phi3kit.system import folders, process, targets
+from phi3kit.weights import Form, Target, cached, export
 
 
 @pytest.fixture(scope="module")
 def random_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-    from transformers import GenerationConfig, Phi3Config, Phi3ForCausalLM, PreTrainedTokenizerFast
-
     folder = tmp_path_factory.mktemp("models") / "random"
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {token: number for number, token in enumerate([*SPECIAL, *alphabet])}
-    bare = Tokenizer(models.BPE(vocabulary, []))
-    bare.pre_tokenizer, bare.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
-    bare.add_special_tokens(SPECIAL)
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=bare, eos_token=SPECIAL[0], pad_token=SPECIAL[0])
-    tokenizer.chat_template = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
-    tokenizer.save_pretrained(folder)
-    config = Phi3Config(
-        vocab_size=len(vocabulary), hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=2,
-        num_key_value_heads=1, max_position_embeddings=128, original_max_position_embeddings=128, pad_token_id=0,
-        bos_token_id=0, eos_token_id=1,
-    )  # fmt: skip
-    model = Phi3ForCausalLM(config)
-    model.generation_config = GenerationConfig(eos_token_id=[1, 0], repetition_penalty=1.25, max_length=20)
-    model.save_pretrained(folder)
+    random_checkpoint.write(folder)
     return folder
 
 
@@ -94,6 +76,91 @@ def test_an_export_generates(exported):
     assert len(generator.get_sequence(0)) == 7
 
 
+# Other targets. No GPU is here: the exports are made, and their graphs computed on the CPU.
+
+
+@pytest.fixture(scope="module", params=[Target.CUDA, Target.DML])
+def for_gpu(request, random_model, exported) -> tuple[Target, Path]:
+    """A target, and the folder of the export for it, in the cache of the export for a CPU."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PHI3KIT_CACHE", str(exported.parents[1]))
+        return request.param, weights.onnx(random_model, request.param)
+
+
+@pytest.mark.usefixtures("same_cache")
+def test_each_target_has_an_export_of_its_own(random_model, exported, for_gpu):
+    target, folder = for_gpu
+    assert (weights.onnx(random_model, target), weights.onnx(random_model)) == (folder, exported)
+
+
+def test_an_export_for_a_gpu_names_its_provider(for_gpu):
+    target, folder = for_gpu
+    assert folders.GenaiConfig.read(folder).provider == target
+
+
+def test_an_export_for_a_gpu_has_the_models_defaults(for_gpu):
+    search = json.loads((for_gpu[1] / "genai_config.json").read_text())["search"]
+    assert search["repetition_penalty"] == 1.25
+
+
+def test_an_export_for_a_gpu_computes_in_float16(for_gpu):
+    import onnx
+
+    graph = onnx.load(for_gpu[1] / "model.onnx", load_external_data=False).graph
+    assert {value.type.tensor_type.elem_type for value in graph.output} == {onnx.TensorProto.FLOAT16}
+
+
+def test_directml_gets_matrices_of_four_bits(for_gpu):
+    import onnx
+
+    target, folder = for_gpu
+    nodes = onnx.load(folder / "model.onnx", load_external_data=False).graph.node
+    bits = {
+        entry.i for node in nodes if node.op_type == "MatMulNBits" for entry in node.attribute if entry.name == "bits"
+    }
+    assert bits == ({4} if target is Target.DML else {4, 8})
+
+
+def test_the_engine_refuses_an_export_for_a_gpu(for_gpu):
+    target, folder = for_gpu
+    with pytest.raises(
+        WeightsError, match=f"computes with {target} .*put {targets.PACKAGES[target][0]} in their place"
+    ):
+        Engine.open(folder)
+
+
+def test_the_number_of_threads_replaces_no_provider(for_gpu, monkeypatch):
+    monkeypatch.setattr(targets, "need", lambda *_: None)
+    with pytest.raises(WeightsError, match=r"(?i)cannot open .*(cuda|dml).* It computes with"):
+        Engine.open(for_gpu[1], threads=2)
+
+
+def test_the_graph_for_a_gpu_answers_as_the_cpus(for_gpu, exported, tmp_path):
+    folder = Path(shutil.copytree(for_gpu[1], tmp_path / "copy"))
+    config = json.loads((folder / "genai_config.json").read_text())
+    config["model"]["decoder"]["session_options"]["provider_options"] = []
+    (folder / "genai_config.json").write_text(json.dumps(config))
+    (folder / folders.MANIFEST).unlink()
+    prompt, options = "<|user|>hello<|end|><|assistant|>", Options(max_tokens=3)
+    (gpu,), (cpu,) = (Engine.open(each).generate([prompt], options) for each in (folder, exported))
+    assert gpu.token_ids[0] == cpu.token_ids[0]  # random weights in other precisions: later ones may differ
+
+
+@pytest.mark.usefixtures("same_cache")
+def test_exports_are_listed_by_target(for_gpu, exported):
+    items = {item.folder: (item.targets, item.lacks, item.obsolete) for item in cached.list_cached()}
+    assert [items[folder] for folder in (for_gpu[1], exported)] == [
+        ((for_gpu[0],), None, False),
+        (("cpu",), None, False),
+    ]
+
+
+@pytest.mark.usefixtures("same_cache")
+def test_the_command_that_obtains_an_export_has_its_target(for_gpu):
+    (item,) = [item for item in cached.list_cached() if item.folder == for_gpu[1]]
+    assert item.fetch.endswith(f" --target {for_gpu[0]}")
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="the system there kills no process when memory runs out")
 def test_an_exporter_that_was_killed_ran_out_of_memory(random_model, tmp_path, monkeypatch):
     run, code = process.run, "import os, signal\nprint('so far', flush=True)\nos.kill(os.getpid(), signal.SIGKILL)"
@@ -107,7 +174,7 @@ def test_an_exporter_that_was_killed_ran_out_of_memory(random_model, tmp_path, m
 def exports(cache, monkeypatch) -> list[Path]:
     """The checkpoints of all exports; none takes place."""
     sources = []
-    monkeypatch.setattr(export, "export", lambda name, source, folder: sources.append(source))
+    monkeypatch.setattr(export, "export", lambda name, source, folder, target: sources.append(source))
     return sources
 
 
@@ -128,7 +195,7 @@ def test_a_changed_checkpoint_is_exported_again(copy, exports):
 
 def test_other_export_options_are_another_export(copy, exports, monkeypatch):
     first = weights.onnx(copy)
-    monkeypatch.setattr(export, "OPTIONS", "-p int4 -e cpu")
+    monkeypatch.setitem(export.OPTIONS, weights.Target.CPU, "-p int4 -e cpu")
     assert (weights.onnx(copy) == first, exports) == (False, [copy, copy])
 
 

@@ -1,5 +1,6 @@
 """Returned notebooks that misbehave, in real kernels; and the solutions of the committed notebooks, graded."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -219,6 +220,26 @@ def test_no_process_or_file_outlives_a_grader(tmp_path, number):
     _, alive = psutil.wait_procs(family, timeout=60)
     assert not [process for process in alive if process.status() != psutil.STATUS_ZOMBIE]
     assert list(temporary.iterdir()) == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there is no pseudo-terminal")
+def test_a_terminal_shows_which_cell_runs(tmp_path):
+    path = returned(tmp_path / "a.ipynb", insert={"setup": ["import time\ntime.sleep(2)"]})
+    code = (
+        "from pathlib import Path; from phi3kit import weights; from phi3kit.cli import app; "
+        "from phi3kit.workbook.running import paths; "
+        f"paths.NOTEBOOKS = Path({str(paths.NOTEBOOKS)!r}); weights.checkpoint = weights.onnx = str; "
+        f"app(['grade', {str(path)!r}])"
+    )
+    ours, theirs = os.openpty()
+    variables = {**os.environ, "TERM": "xterm"}
+    with subprocess.Popen([sys.executable, "-c", code], env=variables, stdout=subprocess.DEVNULL, stderr=theirs):
+        os.close(theirs)
+        with os.fdopen(ours, "rb", buffering=0) as terminal, contextlib.suppress(OSError):  # raised at the end on Linux
+            shown = b""
+            while part := terminal.read(4096):
+                shown += part
+    assert b"cell 3 of 8" in shown
 
 
 @pytest.fixture(scope="module", params=[path.stem for path in paths.notebooks()])

@@ -7,7 +7,11 @@ from pathlib import Path
 
 import pytest
 from hub_client import OBTAIN, ONNX, ONNX_WANTED, PHI_3, SHARD, WANTED, files, flipped, repository
-from hub_server import SIGNATURE
+from hub_server import SIGNATURE, Hub
+
+from phi3kit.system.folders import GenaiConfig
+from phi3kit.system.targets import Target
+from phi3kit.weights import CATALOG
 
 CHECKPOINT_REPO, ONNX_REPO = PHI_3.checkpoint.repo, PHI_3.onnx.repo
 
@@ -221,3 +225,100 @@ def test_a_file_that_was_too_short_is_fetched_from_its_start(hub, client):
     client.error("checkpoint")
     hub.spoiled.clear()
     assert (client.path("checkpoint") / SHARD).read_bytes() == served(hub, SHARD)
+
+
+# Other targets than a CPU
+
+PHI_4 = CATALOG["phi-4-mini-instruct"]
+
+
+@pytest.fixture
+def published(hub) -> Hub:
+    """The hub, with Phi-3's folders for each target, and Phi-4's for a CPU and for any GPU."""
+    for entry in (PHI_3, PHI_4):
+        folders = {entry.onnx_for(target).subfolder for target in Target}
+        repository(hub.root / entry.onnx.repo, {f"{folder}/{name}" for folder in folders for name in ONNX_WANTED})
+    return hub
+
+
+@pytest.mark.parametrize("target", Target)
+def test_the_folder_for_a_target_is_the_only_one_fetched(published, client, target):
+    folder = client.path("onnx", PHI_3.name, target)
+    subfolder = PHI_3.onnx_for(target).subfolder
+    assert folder.as_posix().endswith(f"{PHI_3.onnx_for(target).revision}/{subfolder}")
+    assert published.fetched(ONNX_REPO) == {f"{subfolder}/{name}" for name in ONNX_WANTED}
+
+
+@pytest.mark.parametrize(
+    ("target", "package"), [("cuda", "onnxruntime-genai-cuda"), ("dml", "onnxruntime-genai-directml")]
+)
+def test_the_command_says_which_package_to_install(published, client, target, package):
+    command = [
+        sys.executable,
+        "-m",
+        "phi3kit.cli",
+        "weights",
+        "fetch",
+        PHI_3.name,
+        "--form",
+        "onnx",
+        "--target",
+        target,
+    ]
+    result = client.run(*command)
+    assert (result.returncode, PHI_3.onnx_for(Target(target)).subfolder in result.stdout) == (0, True)
+    assert f"put {package} in the place of ours: `pip uninstall -y" in result.stderr
+
+
+def test_a_folder_for_a_gpu_is_returned_offline(published, client):
+    assert client.path("onnx", PHI_3.name, "cuda") == client.path("onnx", PHI_3.name, "cuda", HF_HUB_OFFLINE="1")
+
+
+def provider(folder: Path) -> str:
+    return GenaiConfig.read(folder).provider
+
+
+@pytest.mark.parametrize("target", ["cuda", "dml"])
+def test_a_folder_for_any_gpu_is_given_the_targets_provider(published, client, target):
+    assert provider(client.path("onnx", PHI_4.name, target)) == target
+
+
+def test_a_folder_for_any_gpu_serves_several_targets(published, client):
+    cuda, dml = (client.path("onnx", PHI_4.name, target) for target in ("cuda", "dml"))
+    assert (provider(cuda), provider(dml)) == ("cuda", "dml")
+
+
+def test_a_folder_for_any_gpu_takes_no_disk_twice(published, client):
+    folder = client.path("onnx", PHI_4.name, "cuda")
+    (data,) = (path for path in client.cache.rglob("gpu/*/model.onnx.data"))
+    assert (folder / "model.onnx.data").samefile(data)
+
+
+def test_what_is_published_is_not_changed(published, client):
+    client.path("onnx", PHI_4.name, "cuda")
+    (config,) = client.cache.rglob("gpu/*/genai_config.json")
+    assert provider(config.parent) == "cpu"
+
+
+def listed(client, *arguments: str) -> str:
+    result = client.run(sys.executable, "-m", "phi3kit.cli", "weights", *arguments)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+@pytest.mark.parametrize("entry", [PHI_3, PHI_4], ids=lambda entry: entry.name)
+def test_a_model_for_a_gpu_alone_is_whole(published, client, entry):
+    client.path("onnx", entry.name, "cuda")
+    assert {line.rpartition(": ")[2] for line in listed(client, "verify").splitlines()} == {"intact"}
+
+
+def test_a_model_for_a_gpu_says_so(published, client):
+    client.path("onnx", PHI_3.name, "cuda")
+    assert listed(client, "verify").startswith(f"{PHI_3.name}, onnx for cuda, ")
+
+
+def test_a_model_for_a_gpu_that_lost_a_file_is_named(published, client):
+    (client.path("onnx", PHI_3.name, "cuda") / "model.onnx").unlink()
+    result = client.run(sys.executable, "-m", "phi3kit.cli", "weights", "verify", PHI_3.name)
+    assert (result.returncode, "model.onnx is missing" in result.stdout) == (1, True)
+    assert f'phi3kit weights fetch "{PHI_3.name}" --target cuda' in result.stdout

@@ -61,7 +61,7 @@ POSIX = pytest.mark.skipif(sys.platform == "win32", reason="a console's Ctrl-C c
 @POSIX
 def test_ctrl_c_ends_a_download_in_one_sentence(interrupted):
     code, stderr = interrupted(signal.SIGINT)
-    announcement, message = stderr.strip().splitlines()
+    _, announcement, message = stderr.strip().splitlines()  # the command tells the size before
     assert (code, "Ctrl-C is safe" in announcement, "Interrupted" in message) == (130, True, True)
 
 

@@ -15,6 +15,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
 from phi3kit.errors import NotebookFailed
+from phi3kit.workbook.running import history, paths
 from phi3kit.workbook.running.refresh import tidy
 from phi3kit.workbook.running.runner import Outcome, run
 
@@ -24,7 +25,8 @@ import os, sys
 from pathlib import Path
 from phi3kit.workbook.running.paths import ROOT
 from phi3kit.workbook.running.results import record
-record(parameters=[question, max_tokens, model], python=sys.executable, folder=os.getcwd())
+record(parameters=[question, max_tokens, model], literals=repr((sizes, kinds, raw)))
+record(python=sys.executable, folder=os.getcwd())
 record(environment=[os.environ.get(name) for name in ("JPY_SESSION_NAME", "TQDM_DISABLE", "MLFLOW_TRACKING_URI")])
 print(f"{ROOT}/runs", os.environ["PHI3KIT_CACHE"] + "/tiny", f"{Path.home()}/x")
 record(hidden="un" "seen")"""
@@ -58,7 +60,7 @@ def green(folder):
     (kernelspec / "kernel.json").write_text(
         json.dumps({"argv": ["false"], "display_name": "x", "language": "python"}), encoding="utf-8"
     )
-    parameters = "question = ''\nmax_tokens = 1\nmodel = 'tiny'"
+    parameters = "question = ''\nmax_tokens = 1\nmodel = 'tiny'\nsizes = ()\nkinds = set()\nraw = b''"
     notebook = write(folder / "books" / "Green {one}.ipynb", GREEN, parameters=parameters)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("JUPYTER_PATH", str(folder / "jupyter"))
@@ -67,6 +69,7 @@ def green(folder):
         patch.setenv("PHI3KIT_CACHE", str(folder / "cache"))
         patch.chdir(folder)
         values = {"question": QUESTION, "max_tokens": "7", "model": "mine"}
+        values |= {"sizes": "(1, {2: (3,)})", "kinds": "{4}", "raw": r"b'\xe9'"}
         return run(notebook, values, runs=folder / "runs").require()
 
 
@@ -87,6 +90,15 @@ def test_a_run_does_not_change_the_notebook(green, folder):
 
 def test_parameters_reach_the_notebook(green):
     assert green.results["parameters"][:2] == [QUESTION, 7]
+
+
+def test_parameters_of_every_type_reach_the_notebook(green):
+    assert green.results["literals"] == repr(((1, {2: (3,)}), {4}, b"\xe9"))
+
+
+def test_the_time_of_a_run_is_kept_with_its_model(green, folder, monkeypatch):
+    monkeypatch.setattr(paths, "RUNS", folder / "runs")
+    assert history.last_seconds("Green {one}.ipynb", str(folder / "mine")) == green.seconds
 
 
 def test_a_folder_as_model_is_relative_to_the_shell(green, folder):
@@ -184,6 +196,17 @@ def test_two_runs_within_a_second_have_their_own_folders(failed):
 @pytest.mark.skipif(os.name == "nt", reason="there is no nohup")
 def test_a_signal_that_nohup_ignores_stays_ignored(failed, handlers):
     assert handlers == []
+
+
+def test_a_syntax_error_is_a_failure_with_its_cell(tmp_path):
+    outcome = run(write(tmp_path / "red.ipynb", "x = 1", "x = "), runs=tmp_path / "runs")
+    assert (outcome.verdict, outcome.error.startswith("Cell [2] failed:\n    x =\nSyntaxError: ")) == ("failed", True)
+
+
+def test_a_folder_of_runs_that_cannot_be_made_is_one_sentence(tmp_path):
+    (tmp_path / "runs").touch()
+    with pytest.raises(NotebookFailed, match=r"runs cannot keep a run: "):
+        run(write(tmp_path / "n.ipynb", "x = 1"), runs=tmp_path / "runs")
 
 
 def test_a_kernel_that_dies_is_a_failure_with_its_cell(tmp_path):
@@ -290,6 +313,15 @@ def test_an_interrupted_command_prints_no_stack_trace(interrupted):
 def test_an_interrupted_notebook_is_kept_as_far_as_it_ran(interrupted):
     (executed,) = (interrupted.folder / "runs").glob("*/long.ipynb")
     assert nbformat.read(executed, as_version=4).cells[0].execution_count == 1
+
+
+def test_the_time_of_an_interrupted_run_does_not_count(interrupted, monkeypatch):
+    monkeypatch.setattr(paths, "RUNS", interrupted.folder / "runs")
+    (record,) = paths.RUNS.glob(f"*/{history.FILE}")
+    assert (json.loads(record.read_text())["verdict"], history.last_seconds("long.ipynb", None)) == (
+        "interrupted",
+        None,
+    )
 
 
 def test_an_interrupted_notebook_has_a_page(interrupted):

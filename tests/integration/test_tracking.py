@@ -19,13 +19,16 @@ from phi3kit.tracking import sqlite_address, sqlite_file
 KIT = Path(phi3kit.__file__).parent
 
 
-@pytest.fixture
-def house(tmp_path) -> Path:
+def clone(house: Path) -> Path:
     """A copy of the kit beside an `MLproject`, with a store of its own."""
-    house = tmp_path / "Übung with spaces"
     shutil.copytree(KIT, house / "phi3kit", ignore=shutil.ignore_patterns("__pycache__"))
     (house / "MLproject").write_text("name: copy\n")
     return house
+
+
+@pytest.fixture
+def house(tmp_path) -> Path:
+    return clone(tmp_path / "Übung with spaces")
 
 
 def environment(env: dict[str, str]) -> dict[str, str]:
@@ -90,11 +93,82 @@ def test_a_relative_file_begins_at_the_working_directory(house, tmp_path):
     assert [path.name for path in (tmp_path / "stores").iterdir() if path.suffix == ".db"] == ["mine.db"]
 
 
+ROUND = """
+from phi3kit.doctor import checks
+uri = tracking.use("lesson")
+with mlflow.start_run() as run:
+    mlflow.log_param("a", 1)
+    mlflow.log_text("hello", "sub/hello.txt")
+artifact = {"run_id": run.info.run_id, "artifact_path": "sub/hello.txt"}
+result = {
+    "params": mlflow.search_runs(experiment_names=["lesson"], output_format="list")[0].data.params,
+    "by run": open(mlflow.artifacts.download_artifacts(**artifact)).read(),
+    "by address": mlflow.artifacts.load_text(f"{run.info.artifact_uri}/sub/hello.txt"),
+    "doctor": [verdict for verdict, _, _ in checks.tracking_store()],
+}
+"""
+ROUND_TRIP = {"params": {"a": "1"}, "by run": "hello", "by address": "hello", "doctor": ["ok"]}
+MODEL = """
+import mlflow.pyfunc
+class Echo(mlflow.pyfunc.PythonModel):
+    def predict(self, context, model_input: list[str]) -> list[str]:
+        return model_input
+with mlflow.start_run():
+    model = mlflow.pyfunc.log_model(name="echo", python_model=Echo(), pip_requirements=["mlflow"])
+tracking.register(model.model_uri, "echo", alias="it", description="", tags={})
+addresses = [model.model_uri, "models:/echo/1", "models:/echo@it"]
+result["models"] = [mlflow.pyfunc.load_model(address).predict(["hi"]) for address in addresses]
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="these characters are in no name there")
+@pytest.mark.parametrize("name", ["what?", "100%", "#;&=+@,[x]{y}$z", 'it\'s "x" \\ ü'])
+def test_a_clone_works_in_a_folder_of_any_name(tmp_path, name):
+    house = clone(tmp_path / name)
+    assert run(house, ROUND + MODEL, tmp_path) == ROUND_TRIP | {"models": [["hi"]] * 3}
+    assert list(tmp_path.iterdir()) == [house]
+
+
+@pytest.mark.parametrize(
+    ("address", "file"),
+    [
+        ("sqlite:///mine.db?timeout=60", "mine.db"),
+        ("sqlite+pysqlite:///new/folder/mine.db?timeout=0.5", "new/folder/mine.db"),
+        ("sqlite:///mine%2541.db", "mine%41.db"),
+        ("sqlite:///what%3F/mine.db", "what?/mine.db"),
+    ],
+)
+def test_an_address_works_from_end_to_end(house, tmp_path, address, file):
+    here = tmp_path / "here"
+    here.mkdir()
+    assert run(house, ROUND, here, MLFLOW_TRACKING_URI=address) == ROUND_TRIP
+    assert [path.relative_to(here) for path in here.rglob("*.db")] == [Path(file)]
+
+
+def test_mlflow_may_keep_a_store_in_a_folder(house, tmp_path):
+    variables = {"MLFLOW_TRACKING_URI": "./mlruns", "MLFLOW_ALLOW_FILE_STORE": "true"}
+    assert run(house, ROUND, tmp_path, **variables) == ROUND_TRIP | {"doctor": ["note"]}
+
+
+@pytest.mark.parametrize("name", ["a%2Fb", "a%41b", "%C3%9C"])
+def test_a_clone_below_an_escape_is_refused_at_once(tmp_path, name):
+    house = clone(tmp_path / name / "clone")
+    refusal = run(house, OPEN, tmp_path)["refusal"]
+    assert f"{house / 'mlflow.db'} is in a folder with {name.strip('ab')[:3]} in its path" in refusal
+    assert not (house / "mlflow.db").exists()
+
+
+def test_a_clone_below_an_escape_can_use_another_store(tmp_path):
+    house = clone(tmp_path / "a%41b")
+    store = sqlite_address(tmp_path / "mine.db")
+    assert run(house, ROUND + MODEL, house, MLFLOW_TRACKING_URI=store)["models"] == [["hi"]] * 3
+
+
 OPEN = """
 try:
     tracking.use("phi3kit")
     refusal = ""
-except tracking.StoreMismatch as error:
+except tracking.UnusableStore as error:
     refusal = str(error)
 runs = [] if refusal else mlflow.search_runs(experiment_names=["phi3kit"], output_format="list")
 result = {"refusal": refusal, "runs": [run.info.run_name for run in runs]}

@@ -1,18 +1,22 @@
 """The command `phi3kit` and the entry points of `MLproject` that call it; notebooks run in `tests/integration`."""
 
-import json
+import os
+import re
 import shlex
 import subprocess
 import sys
+from pathlib import Path
 
+import nbformat
 import pytest
 import yaml
 from typer.testing import CliRunner
 
+import phi3kit
 from phi3kit import errors
 from phi3kit.cli import app
 from phi3kit.system import requirements
-from phi3kit.workbook.running import paths, runner
+from phi3kit.workbook.running import history, paths, runner
 from phi3kit.workbook.running.clean import clean
 
 ENTRY_POINTS = {"transformer_pipeline": "TransformerPipeline", "custom_python_wrapper": "CustomPythonWrapper"}
@@ -57,13 +61,60 @@ def verdicts(runs, monkeypatch):
         (["--parameter", "x"], "There is no option --parameter"),
         (["-p", "max_token=3"], "question, max_tokens, temperature"),
         (["-p", "max_tokens=many"], "a whole number"),
+        (["-p", "max_tokens=0"], "max_tokens=0 is not allowed: give a whole number from 1"),
+        (["-p", "max_tokens=100000"], "max_tokens=100000 is not allowed: give at most 8191"),
+        (["-p", "temperature=5"], "temperature=5.0 is not allowed: give a number from 0 (greedy) to 2"),
+        (["-p", "temperature=nan"], "temperature='nan' is not allowed: give a number"),
+        (["-p", "should_cleanup=perhaps"], "true or false"),
+        (["-p", "experiment="], "experiment='' is not allowed: give a text that is not empty"),
+        (["-p", "question=caf\udce9"], "question='caf\\udce9' is not allowed: give a text in UTF-8"),
+        (["-p", "model=tinny"], "did you mean 'tiny'?"),
+        (["."], ". is a folder: give the path of a notebook in it."),
     ],
 )
-def test_a_wrong_argument_gives_exit_code_2_and_one_sentence(arguments, message):
+def test_a_wrong_argument_gives_one_sentence_alone(verdicts, arguments, message):
     result = call("run", *arguments)
-    assert result.exit_code == 2
-    assert message in result.stderr
-    assert "Traceback" not in result.output
+    assert (message in result.stderr, len(result.stderr.splitlines()), result.stdout) == (True, 1, "")
+
+
+@pytest.mark.parametrize(("argument", "code"), [("max_tokens=0", 2), ("max_token=1", 2), ("model=tinny", 1)])
+def test_a_wrong_parameter_has_an_exit_code(argument, code):
+    assert call("run", "-p", argument).exit_code == code
+
+
+@pytest.fixture
+def second_is_broken(tmp_path, monkeypatch):
+    """A workbook of two notebooks, of which the second is empty."""
+    monkeypatch.setattr(paths, "NOTEBOOKS", tmp_path / "notebooks")
+    paths.NOTEBOOKS.mkdir()
+    nbformat.write(nbformat.v4.new_notebook(), paths.NOTEBOOKS / "A.ipynb")
+    (paths.NOTEBOOKS / "B.ipynb").touch()
+
+
+@pytest.mark.usefixtures("second_is_broken")
+@pytest.mark.parametrize("command", ["run", "refresh"])
+def test_all_notebooks_are_checked_before_the_first_runs(command, verdicts):
+    result = call(command)
+    assert (result.exit_code, verdicts["parameters"]) == (2, [])
+
+
+@pytest.mark.usefixtures("second_is_broken")
+def test_a_broken_notebook_is_named_in_one_sentence(verdicts):
+    assert re.fullmatch(
+        r"NOTEBOOK='.* is not allowed: give a Jupyter notebook: B\.ipynb is empty\.\n", call("run").stderr
+    )
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there, every argument is text")
+def test_an_argument_without_utf_8_is_no_stack_trace(tmp_path):
+    command = [sys.executable, "-m", "phi3kit.cli", "run", b"caf\xe9", "-p", b"\xe9"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, check=False)
+    assert (done.returncode, done.stderr.count(b"\n")) == (2, 1)
+
+
+def test_the_version_is_told_at_once(verdicts):
+    result = call("--version", "run", "absent")
+    assert (result.exit_code, result.stdout) == (0, f"phi3kit {phi3kit.__version__}\n")
 
 
 @pytest.mark.parametrize("command", ["run", "refresh"])
@@ -113,24 +164,62 @@ def test_after_an_interrupted_notebook_no_other_runs(verdicts):
     assert len(verdicts["parameters"]) == 1
 
 
-def test_before_its_first_run_a_notebook_has_an_estimate(verdicts):
-    assert "about a minute" in call("run", "CustomPythonWrapper").stderr
+@pytest.fixture
+def nothing_cached(monkeypatch):
+    from phi3kit.weights import cached
+
+    monkeypatch.setattr(cached, "list_cached", list)
 
 
 @pytest.mark.parametrize(
-    ("record", "part"),
+    ("model", "sentence"),
     [
-        ({"exception": None, "end_time": "2024-04-23", "duration": 71.6}, "the last run took 72 s"),
-        ({"exception": True, "end_time": "2024-04-23", "duration": 71.6}, "about a minute"),
-        ({"exception": None, "end_time": None, "duration": None}, "about a minute"),
+        ("tiny", "CustomPythonWrapper: with `tiny` one to three minutes on two free cores"),
+        (
+            "phi-4-mini-instruct",
+            "CustomPythonWrapper: its first run with phi-4-mini-instruct, up to 12.6 GB to download; ",
+        ),
+        ("some/one", "CustomPythonWrapper: its first run with some/one; with `tiny` one to three minutes"),
     ],
-    ids=["ok", "failed", "interrupted"],
 )
-def test_a_run_says_how_long_the_last_good_one_took(verdicts, runs, record, part):
-    (runs / "then").mkdir(parents=True)
-    executed = json.dumps({"metadata": {"papermill": record}})
-    (runs / "then" / "CustomPythonWrapper.ipynb").write_text(executed, encoding="utf-8")
-    assert part in call("run", "CustomPythonWrapper").stderr
+@pytest.mark.usefixtures("verdicts", "nothing_cached")
+def test_before_its_first_run_a_notebook_has_an_estimate(model, sentence):
+    assert call("run", "CustomPythonWrapper", "-p", f"model={model}").stderr.startswith(sentence)
+
+
+@pytest.fixture
+def earlier(runs):
+    """Two runs: a good one of 72 s, and a later one whose verdict and model a test chooses."""
+
+    def keep(verdict, model="tiny"):
+        for folder, *outcome in (("1", "ok", 71.6, "tiny"), ("2", verdict, 3.0, model)):
+            executed = runs / folder / "CustomPythonWrapper.ipynb"
+            executed.parent.mkdir(parents=True)
+            executed.touch()
+            history.note(executed, *outcome)
+
+    return keep
+
+
+@pytest.mark.parametrize(
+    ("verdict", "model", "seconds"),
+    [("ok", "tiny", 3), ("failed", "tiny", 72), ("interrupted", "tiny", 72), ("ok", "phi-4-mini-instruct", 72)],
+)
+def test_a_run_says_how_long_the_last_good_one_took(verdicts, earlier, verdict, model, seconds):
+    earlier(verdict, model)
+    assert f"the last run took {seconds} s." in call("run", "CustomPythonWrapper").stderr
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"verdict": "ok", "seconds": null, "model": "tiny"}'])
+def test_a_damaged_record_of_a_run_does_not_count(verdicts, runs, earlier, content):
+    earlier("ok")
+    (runs / "2" / history.FILE).write_text(content, encoding="utf-8")
+    assert "the last run took 72 s." in call("run", "CustomPythonWrapper").stderr
+
+
+@pytest.mark.parametrize("argument", ["max_tokens=0", "max_token=1"])
+def test_no_time_is_told_of_a_run_that_is_refused(verdicts, argument):
+    assert "Ctrl-C ends it" not in call("run", "-p", argument).stderr
 
 
 @pytest.mark.parametrize(("entry_point", "notebook"), ENTRY_POINTS.items())
@@ -180,7 +269,7 @@ def fetchable(tmp_path, monkeypatch):
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "file").write_bytes(b"x" * 2_000_000)
     monkeypatch.setattr(weights, "checkpoint", lambda name: tmp_path / "model")
-    monkeypatch.setattr(weights, "onnx", lambda name: tmp_path / "model")
+    monkeypatch.setattr(weights, "onnx", lambda name, target: tmp_path / "model")
 
 
 @pytest.mark.parametrize(
@@ -197,10 +286,31 @@ def test_fetch_tells_the_size(fetchable):
     assert "(2 MB, " in call("weights", "fetch", "tiny").stdout
 
 
+@pytest.mark.usefixtures("fetchable", "nothing_cached")
+@pytest.mark.parametrize(
+    ("arguments", "size"),
+    [
+        (["phi-3-mini-4k-instruct"], "up to 10.4 GB to download, checkpoint and onnx."),
+        (["phi-4-mini-instruct", "--form", "onnx"], "up to 4.93 GB to download, onnx."),
+    ],
+)
+def test_fetch_tells_the_size_before_it_begins(arguments, size):
+    assert call("weights", "fetch", *arguments).stderr == f"{arguments[0]}: {size}\n"
+
+
+def test_fetch_tells_no_size_of_files_that_are_here(fetchable, monkeypatch):
+    from phi3kit.weights import CATALOG, Form, cached
+
+    source = CATALOG["phi-4-mini-instruct"].onnx
+    here = cached.Cached("phi-4-mini-instruct", Form.ONNX, Path(source.repo), source.disk - 1)
+    monkeypatch.setattr(cached, "list_cached", lambda: [here])
+    assert call("weights", "fetch", "phi-4-mini-instruct", "--form", "onnx").stderr == ""
+
+
 def test_an_error_of_the_kit_is_printed_without_a_stack_trace(fetchable, monkeypatch):
     from phi3kit import weights
 
-    def fail(name):
+    def fail(name, target):
         raise errors.WeightsError("Do this next.")
 
     monkeypatch.setattr(weights, "onnx", fail)

@@ -16,6 +16,7 @@ class Scripted:
     """An engine and a template: the answers are scripted, and each prompt is recorded as text."""
 
     model = SimpleNamespace(context_length=1000)
+    finish_reason = "stop"
 
     def __init__(self):
         self.answers, self.prompts, self.options = [], [], []
@@ -32,7 +33,7 @@ class Scripted:
     def stream(self, ids, options):
         self.options.append(options)
         answer = self.answers.pop(0) if self.answers else ["ok"]
-        done = SimpleNamespace(completion_tokens=len(answer), tokens_per_second=20.0, finish_reason="stop")
+        done = SimpleNamespace(completion_tokens=len(answer), tokens_per_second=20.0, finish_reason=self.finish_reason)
         return nullcontext(ScriptedStream(answer, done))
 
 
@@ -138,6 +139,47 @@ def test_a_wrong_option_is_refused_before_any_fetch(monkeypatch):
     done = CliRunner().invoke(app, ["chat", "--temperature", "-1"])
     assert done.exit_code == 2
     assert done.stderr.startswith("temperature=-1.0 is not allowed")
+
+
+@pytest.mark.parametrize(
+    "arguments", [["tiny", "--max-tokens", "8192"], ["Phi-3-mini-4k-instruct", "--max-tokens", "100000"]]
+)
+def test_an_answer_as_long_as_the_window_is_refused_at_once(monkeypatch, arguments):
+    monkeypatch.setattr(weights, "onnx", lambda name: pytest.fail("fetched"))
+    done = CliRunner().invoke(app, ["chat", *arguments])
+    assert (done.exit_code, "give at most" in done.stderr, done.stderr.count("\n")) == (2, True, 1)
+
+
+def test_the_window_of_an_unlisted_model_limits_an_answer_too(model, tmp_path):
+    done = CliRunner().invoke(app, ["chat", str(tmp_path), "--max-tokens", "1000"])
+    assert done.stderr == (
+        "max_tokens=1000 is not allowed: give at most 999: the model's context window holds 1000 tokens, of prompt and "
+        "answer together.\n"
+    )
+
+
+def test_an_answer_may_fill_the_window_but_for_the_prompt(model):
+    talk("x", options=["--max-tokens", "999"])
+    assert model.options[0].max_tokens == 999
+
+
+def test_without_a_limit_the_engine_chooses_one(model):
+    talk("x" * 990)
+    assert model.options == [Options()]
+
+
+def test_an_answer_that_fills_the_window_is_reported(model):
+    model.answers, model.finish_reason = [["a"] * 10], "length"
+    assert "the context window is full" in talk("x" * 990).stderr
+
+
+@pytest.mark.parametrize("option", ["--system", "--stop"])
+def test_a_text_that_is_not_in_utf_8_is_refused(option):
+    done = CliRunner().invoke(app, ["chat", option, "caf\udce9"])
+    assert (done.exit_code, done.stderr.partition("=")[2]) == (
+        2,
+        "'caf\\udce9' is not allowed: give a text in UTF-8.\n",
+    )
 
 
 def test_a_refused_message_does_not_end_the_conversation(model):

@@ -341,8 +341,40 @@ def test_fit_fits_80_columns():
 
 @pytest.mark.usefixtures("two_gb")
 def test_fit_says_what_is_too_little():
-    message = call("fit", "phi-3-mini-4k-instruct")
-    assert ("no, too little" in message, "memory: 3.4 GB needed, 1.1 GB free" in message) == (True, True)
+    assert "  memory: 3.4 GB needed, 1.1 GB free\n" in call("fit", "phi-3-mini-4k-instruct")
+
+
+def verdict(form: str, gigabytes: int, monkeypatch, *, disk: int = 1000) -> str:
+    """The last column of Phi-3's row, on a machine with so much free memory and disk."""
+    monkeypatch.setattr(machine, "memory", lambda: (gigabytes * 10**9, gigabytes * 10**9))
+    monkeypatch.setattr(machine, "memory_bandwidth", lambda: 4e10)
+    monkeypatch.setattr(machine, "disk_free", lambda folder: disk * 10**9)
+    (row,) = [line for line in call("fit", PHI_3.name).splitlines() if f" {form} " in line]
+    return row.split()[-1]
+
+
+@pytest.mark.parametrize(
+    ("form", "gigabytes", "fits"),
+    [
+        ("checkpoint", 8, "no"),
+        ("checkpoint", 9, "alone"),
+        ("checkpoint", 15, "alone"),
+        ("checkpoint", 16, "yes"),
+        ("onnx", 3, "no"),
+        ("onnx", 11, "alone"),
+        ("onnx", 12, "yes"),
+    ],
+)
+def test_fit_tells_the_model_from_its_notebook(form, gigabytes, fits, monkeypatch):
+    assert verdict(form, gigabytes, monkeypatch) == fits
+
+
+@pytest.mark.parametrize(
+    ("form", "disk", "fits"),
+    [("checkpoint", 7, "no"), ("checkpoint", 22, "alone"), ("checkpoint", 23, "yes"), ("onnx", 26, "alone")],
+)
+def test_fit_counts_the_disk_of_the_notebook(form, disk, fits, monkeypatch):
+    assert verdict(form, 64, monkeypatch, disk=disk) == fits
 
 
 def test_measuring_needs_a_name():

@@ -8,6 +8,7 @@ import socket
 import sqlite3
 import sys
 import threading
+import types
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
@@ -16,6 +17,7 @@ from typer.testing import CliRunner
 from phi3kit import tracking
 from phi3kit.cli import app
 from phi3kit.doctor import checks, examine, redact
+from phi3kit.system import machine
 
 
 def findings(check) -> list[tuple[str, str, str]]:
@@ -88,6 +90,8 @@ def test_the_checks_after_a_failed_one_run():
     [
         ("postgresql://ada:p@ss/w@db.example/mlflow?sslkey=1", "postgresql://db.example/mlflow"),
         ("sqlite:////homes/ada/x y/mlflow.db", "sqlite:///~/x y/mlflow.db"),
+        ("sqlite:////srv/a@b/mlflow.db", "sqlite:////srv/a@b/mlflow.db"),
+        ("'postgresql://db.example/mlflow?sslkey=1' is", "'postgresql://db.example/mlflow' is"),
         ("/homes/adam/x", "/homes/adam/x"),
         ("/media/ada/disk and /media/ada", "/media/<user>/disk and /media/<user>"),
         ("401 for hf_abcdefgh", "401 for ***"),
@@ -167,6 +171,61 @@ def test_without_torch_the_processor_is_unknown(monkeypatch):
     assert (verdict, what.endswith("unknown without torch")) == ("ok", True)
 
 
+# What computes besides the processor.
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """Let torch see this GPU."""
+    return lambda name: monkeypatch.setattr(machine, "gpu", lambda: name)
+
+
+@pytest.fixture
+def cuda_packages(tmp_path, monkeypatch) -> None:
+    """The packages for CUDA, beside ours."""
+    for name in ("onnxruntime_genai_cuda", "onnxruntime_gpu"):
+        info = tmp_path / "site" / f"{name}-9.9.dist-info"
+        info.mkdir(parents=True)
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 9.9\n")
+    monkeypatch.syspath_prepend(tmp_path / "site")
+
+
+def test_the_execution_providers_are_listed():
+    assert findings(checks.accelerators)[0][:2] == ("ok", "onnxruntime-genai and onnxruntime have Azure, CPU")
+
+
+@pytest.mark.parametrize(
+    ("seen", "expected"),
+    [
+        (None, ("ok", "no torch to look for a GPU")),
+        ("", ("ok", "torch sees no GPU")),
+        ("mps", ("ok", "torch sees mps")),
+        ("cuda, H1", ("note", "torch sees cuda, H1, and onnxruntime-genai and onnxruntime do not")),
+    ],
+)
+def test_torchs_gpu_is_told(gpu, seen, expected):
+    gpu(seen)
+    assert findings(checks.accelerators)[1][:2] == expected
+
+
+def test_a_gpu_that_onnx_models_do_not_use_has_a_remedy(gpu):
+    gpu("cuda, H1")
+    assert "pip install onnxruntime-genai-cuda==" in findings(checks.accelerators)[1][2]
+
+
+@pytest.mark.usefixtures("cuda_packages")
+def test_packages_for_two_targets_are_to_be_fixed():
+    verdict, what, remedy = findings(checks.accelerators)[0]
+    assert (verdict, "onnxruntime-genai-cuda" in what) == ("fix", True)
+    assert "pip uninstall -y onnxruntime-genai onnxruntime onnxruntime-genai-cuda onnxruntime-gpu" in remedy
+
+
+@pytest.mark.usefixtures("cuda_packages")
+def test_packages_for_a_gpu_are_not_compared_with_the_pins():
+    ((verdict, what, _),) = findings(checks.packages)
+    assert (verdict, "onnxruntime-genai 9.9 (onnxruntime-genai-cuda)" in what) == ("ok", True), what
+
+
 def test_threads_that_are_no_number_are_to_be_fixed(monkeypatch):
     monkeypatch.setenv("PHI3KIT_THREADS", "many")
     verdict, what, remedy = findings(checks.cpu)[0]
@@ -215,9 +274,10 @@ def test_a_closed_disk_names_the_folder(tmp_path, monkeypatch):
     ("uri", "verdict", "part"),
     [
         ("http://127.0.0.1:{closed}", "fix", "does not answer (ConnectError)"),
-        ("file:///tmp/mlruns", "fix", "is a folder"),
-        ("./mlruns", "fix", "is a folder"),
-        ("postgresql://me:secret@db.example/x", "note", "postgresql://db.example/x, not examined"),
+        ("file:///tmp/mlruns", "fix", "no longer keeps a store in a folder"),
+        ("./mlruns", "fix", "no longer keeps a store in a folder"),
+        ("sqlite://", "fix", "a store in memory ends with its process"),
+        ("databricks", "note", "databricks, not examined"),
         ("sqlite:///{folder}/none.db", "ok", "made at the first run"),
         ("sqlite:///{folder}/empty.db", "fix", "empty.db is no complete MLflow store"),
         ("sqlite+pysqlite:///{folder}/empty.db?timeout=5", "fix", "empty.db is no complete MLflow store"),
@@ -228,6 +288,12 @@ def test_a_tracking_store_that_does_not_work_has_a_remedy(tmp_path, monkeypatch,
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri.format(closed=closed, folder=tmp_path.as_posix()))
     ((actual, what, remedy),) = findings(checks.tracking_store)
     assert (actual, part in what, bool(remedy)) == (verdict, True, verdict == "fix"), what
+
+
+def test_a_database_elsewhere_is_not_examined(monkeypatch):
+    monkeypatch.setitem(sys.modules, "psycopg", types.ModuleType("psycopg"))  # its driver
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://me:secret@db.example/x")
+    assert findings(checks.tracking_store) == [("note", "postgresql://db.example/x, not examined", "")]
 
 
 def test_a_tracking_server_that_answers_is_ok(url, monkeypatch):

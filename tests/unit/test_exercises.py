@@ -1,5 +1,7 @@
 """The exercises of a notebook, and the two folders that are made for teachers."""
 
+import json
+import os
 import re
 import shutil
 import subprocess
@@ -11,6 +13,7 @@ from returned import SOLUTIONS, STUBS, workbook
 
 from phi3kit.workbook.exercises import handout
 from phi3kit.workbook.exercises.cells import Exercise, Incomplete, exercises, for_learners, solved
+from phi3kit.workbook.exercises.check.elsewhere import marked
 from phi3kit.workbook.running import paths
 
 
@@ -233,3 +236,40 @@ def test_the_command_refuses_anything_but_one_kind(small, capsys, arguments):
     with pytest.raises(SystemExit, match="2"):
         handout.main(arguments)
     assert "learner" in capsys.readouterr().err and not handout.FOLDER.exists()
+
+
+VOCABULARY = {"a": 0, ".": 1, "!": 2}
+
+
+def refused(*_):
+    raise OSError("this file system has no links")
+
+
+@pytest.fixture(params=["links", "no links"])
+def marked_copy(request, tmp_path, monkeypatch):
+    """A model's folder and a marked copy of it."""
+    source = tmp_path / "model" / "artifacts" / "onnx"
+    source.mkdir(parents=True)
+    (source / "tokenizer.json").write_text(json.dumps({"model": {"vocab": VOCABULARY}}), encoding="utf-8")
+    for name in ("manifest.json", "model.onnx"):
+        (source / name).write_text(name, encoding="utf-8")
+    if request.param == "no links":
+        monkeypatch.setattr(os, "link", refused)
+        monkeypatch.setattr(os, "symlink", refused)
+    return source, marked(tmp_path / "model", tmp_path / "copy") / "artifacts" / "onnx"
+
+
+def vocabulary(folder):
+    return json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))["model"]["vocab"]
+
+
+def test_a_marked_copy_exchanges_two_tokens(marked_copy):
+    assert vocabulary(marked_copy[1]) == {"a": 0, ".": 2, "!": 1}
+
+
+def test_marking_a_copy_leaves_the_original(marked_copy):
+    assert vocabulary(marked_copy[0]) == VOCABULARY
+
+
+def test_a_marked_copy_has_all_files_but_the_manifest(marked_copy):
+    assert {path.name for path in marked_copy[1].iterdir()} == {"tokenizer.json", "model.onnx"}

@@ -74,13 +74,28 @@ def test_cached_files_need_no_more_disk(monkeypatch, cached, expected):
     monkeypatch.setattr(machine, "memory", lambda: (8 * 10**9, 3 * 10**9))
     monkeypatch.setattr(machine, "disk_free", lambda folder: 10**9)
     needs = Needs(Form.ONNX, 2_500_000_000, 3_200_000_000, 2_000_000_000, 32, cached)
-    assert needs.shortages() == expected
+    assert needs.shortages()[0] == expected
 
 
 def test_what_fits_has_no_shortage(monkeypatch):
     monkeypatch.setattr(machine, "memory", lambda: (64 * 10**9, 64 * 10**9))
     monkeypatch.setattr(machine, "disk_free", lambda folder: 10**12)
-    assert PHI_3_SHAPE.shortages() == []
+    assert PHI_3_SHAPE.shortages() == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("name", "measured"), [("phi-3-mini-4k-instruct", 15_200_000_000), ("tiny", 1_316_000_000)], ids=["Phi-3", "tiny"]
+)
+def test_a_notebook_takes_about_what_was_measured(name, measured):
+    """Of the largest process of TransformerPipeline."""
+    assert of(name, Form.CHECKPOINT).notebook_memory == pytest.approx(measured, rel=0.15)
+
+
+@pytest.mark.parametrize("name", CATALOG)
+@pytest.mark.parametrize("form", Form)
+def test_a_notebook_takes_more_than_its_model(name, form):
+    needs = of(name, form)
+    assert (needs.notebook_memory > needs.memory, needs.notebook_disk > 0) == (True, True)
 
 
 @pytest.fixture
@@ -116,6 +131,37 @@ def test_the_table_of_embeddings_is_not_read(folder):
 def test_the_disk_of_a_folder_is_the_size_of_its_files(folder):
     (needs,) = fit.list_needs(Entry("mine", folder=folder))
     assert needs.disk == sum(path.stat().st_size for path in folder.iterdir())
+
+
+def test_the_notebook_of_a_local_onnx_folder_is_unknown(folder):
+    (needs,) = fit.list_needs(Entry("mine", folder=folder))
+    assert (needs.notebook_disk, needs.notebook_memory) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "problem"),
+    [
+        ("genai_config.json", "{", "genai_config.json is no JSON"),
+        ("genai_config.json", "[]", "genai_config.json holds no JSON object"),
+        ("genai_config.json", '{"model": {"decoder": {"filename": "model.onnx"}}}', "num_hidden_layers"),
+        ("model.onnx", "no graph", "model.onnx cannot be read as an ONNX model"),
+    ],
+)
+def test_a_damaged_file_is_named(folder, name, content, problem):
+    (folder / name).write_text(content, encoding="utf-8")
+    with pytest.raises(WeightsError, match=problem):
+        fit.list_needs(Entry("mine", folder=folder))
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"num_hidden_layers": "3"}'])
+def test_a_damaged_checkpoint_is_named(tmp_path, content):
+    from safetensors.numpy import save_file
+
+    save_file({}, tmp_path / "model.safetensors")
+    (tmp_path / "tokenizer.json").write_text("{}", encoding="utf-8")
+    (tmp_path / "config.json").write_text(content, encoding="utf-8")
+    with pytest.raises(WeightsError, match=r"config\.json"):
+        fit.list_needs(Entry("mine", folder=tmp_path))
 
 
 def test_the_sizes_of_an_unlisted_hub_id_are_unknown():

@@ -2,11 +2,12 @@
 
 import json
 import os
+import re
 from pathlib import Path
 
 import nbformat
 import pytest
-from nbformat.v4 import new_markdown_cell, new_notebook, new_output
+from nbformat.v4 import new_notebook, new_output
 from returned import SOLUTIONS, returned, workbook
 from typer.testing import CliRunner
 
@@ -34,10 +35,12 @@ class FakeSandbox:
     """A sandbox that runs nothing: it keeps the notebook, and gives its cells prepared outputs."""
 
     def __init__(self):
-        self.notebook, self.outputs, self.problems = None, {}, []
+        self.notebook, self.outputs, self.problems, self.cells = None, {}, [], []
 
-    def run(self, notebook, limits=None):
+    def run(self, notebook, limits=None, progress=None):
         self.notebook = notebook
+        for numbers in self.cells:
+            progress(*numbers)
         for cell in notebook.cells:
             if cell.cell_type == "code":
                 cell.outputs = self.outputs.get(cell.id, [])
@@ -137,28 +140,147 @@ def test_a_report_adds_its_marks_up(small, fake):
     assert (report.right, report.steps) == (2, 3)
 
 
+def again(content, number, **changes):
+    """Insert a changed copy of a cell after it."""
+    content["cells"].insert(number + 1, content["cells"][number] | changes)
+
+
+# What programs leave in a notebook, and grading does not need. "stub-double" is the cell with the number 4.
+REPAIRED = {
+    "no id": lambda content: content["cells"][0].pop("id"),
+    "a null id": lambda content: content["cells"][0].update(id=None),
+    "a number as id": lambda content: content["cells"][0].update(id=7),
+    "an id of 80 characters": lambda content: content["cells"][0].update(id="x" * 80),
+    "an id with a space": lambda content: content["cells"][0].update(id="a b"),
+    "an id twice": lambda content: again(content, 4, source="1 + 1"),
+    "minor version 4": lambda content: content.update(nbformat_minor=4),
+    "minor version 9": lambda content: content.update(nbformat_minor=9),
+    "no minor version": lambda content: content.pop("nbformat_minor"),
+    "a further key": lambda content: content.update(widgets={}),
+    "a further key of a cell": lambda content: content["cells"][4].update(collapsed=True),
+    "a running cell": lambda content: content["cells"][4].update(execution_count="*"),
+    "no execution count": lambda content: content["cells"][4].pop("execution_count"),
+    "no outputs": lambda content: content["cells"][4].pop("outputs"),
+    "null outputs": lambda content: content["cells"][4].update(outputs=None),
+    "an unknown output": lambda content: content["cells"][4].update(outputs=[{"output_type": "odd"}]),
+    "markdown with outputs": lambda content: content["cells"][0].update(outputs=[], execution_count=None),
+    "no metadata": lambda content: content.pop("metadata"),
+    "null metadata": lambda content: content.update(metadata=None),
+    "no metadata of a cell": lambda content: content["cells"][4].pop("metadata"),
+    "null tags": lambda content: content["cells"][4].update(metadata={"tags": None}),
+    "a cell to skip": lambda content: content["cells"][4].update(metadata={"tags": ["skip-execution"]}),
+}
+
+
+def graded(folder, change):
+    """Grade a notebook whose JSON was changed."""
+    path = returned(folder / "a.ipynb", SOLUTIONS)
+    content = json.loads(path.read_text(encoding="utf-8"))
+    change(content)
+    path.write_text(json.dumps(content), encoding="utf-8")
+    return grading.grade(path)
+
+
+@pytest.mark.parametrize("name", REPAIRED)
+def test_what_grading_does_not_need_is_not_asked_for(small, fake, name):
+    graded(small, REPAIRED[name])
+    assert {id_: source for id_, source in fake.code.items() if id_ in SOLUTIONS} == SOLUTIONS
+
+
+@pytest.mark.parametrize("name", REPAIRED)
+def test_the_notebook_that_runs_is_valid(small, fake, name):
+    graded(small, REPAIRED[name])
+    nbformat.validate(fake.notebook)
+
+
+def test_no_tag_of_a_learners_keeps_a_cell_from_running(small, fake):
+    graded(small, REPAIRED["a cell to skip"])
+    assert fake.notebook.cells[4].metadata == {}
+
+
+def test_both_cells_with_one_id_run(small, fake):
+    path = returned(small / "a.ipynb", SOLUTIONS, {"stub-double": ["print('a copy')"]})
+    path.write_text(path.read_text().replace(nbformat.read(path, 4).cells[5].id, "stub-double"))
+    grading.grade(path)
+    sources = [cell.source for cell in fake.notebook.cells]
+    assert sources[4:6] == [SOLUTIONS["stub-double"], "print('a copy')"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
+def test_a_byte_order_mark_is_read_over(small, fake, encoding):
+    path = returned(small / "a.ipynb", {"stub-double": "ü = 1"})
+    path.write_text(path.read_text(encoding="utf-8"), encoding=encoding)
+    grading.grade(path)
+    assert fake.code["stub-double"] == "ü = 1"
+
+
+def test_line_ends_of_windows_are_read(small, fake):
+    path = returned(small / "a.ipynb", SOLUTIONS)
+    path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+    grading.grade(path)
+    assert fake.code["stub-double"] == SOLUTIONS["stub-double"]
+
+
+def test_half_an_emoji_does_not_reach_the_kernel(small, fake):
+    path = returned(small / "a.ipynb", {"stub-double": "x = 'HALF'"})
+    path.write_text(path.read_text().replace("HALF", "\\ud83d"))
+    grading.grade(path)
+    assert fake.code["stub-double"] == "x = '?'"
+
+
+def notebook_of(*cells, **others):
+    return json.dumps({"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": cells} | others)
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         (None, "give a file that exists"),
-        ("not JSON", "give a Jupyter notebook, which that file is not"),
+        ("", "give a Jupyter notebook (a.ipynb is empty)"),
+        ("not JSON", "(a.ipynb is no whole JSON: Expecting value: line 1 column 1"),
+        (notebook_of()[:-2], "(a.ipynb is no whole JSON: Expecting"),
+        ('{"cells": [1,]}', "(a.ipynb is no whole JSON: "),
+        ('{\n<<<<<<< HEAD\n"cells": []}', "line 2 column 1"),
+        ("[" * 100_000, "(a.ipynb is no whole JSON: maximum recursion depth exceeded"),
+        (b'{"cells": ["caf\xe9"]}', "(a.ipynb is no whole JSON: 'utf-8' codec can't decode byte 0xe9"),
+        ("[1, 2]", "(a.ipynb is JSON, but not of a notebook)"),
+        ('{"name": "package"}', "(a.ipynb is JSON, but not of a notebook)"),
+        (notebook_of(nbformat="4"), "(a.ipynb is JSON, but not of a notebook)"),
         (
-            '{"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": [{"cell_type": "code"}]}',
-            "a Jupyter notebook",
+            notebook_of(nbformat=3, worksheets=[]),
+            "is in version 3 of the format, not 4: copy its code",
         ),
-        ("[1, 2]", "a Jupyter notebook"),
-        (nbformat.writes(new_notebook()), "a copy of Empty or Small with its exercises"),
-        (nbformat.writes(new_notebook(cells=[new_markdown_cell("x", id="title")])), "a copy of Empty or Small"),
+        (notebook_of(nbformat=5), "is in version 5 of the format, not 4: copy its code into the notebook"),
+        (notebook_of(cells=None), "(a.ipynb has no list of cells)"),
+        (notebook_of("x"), "has a cell, number 1, that is neither code, markdown nor raw text"),
+        (
+            notebook_of({"cell_type": "raw", "source": ""}, {}),
+            "has a cell, number 2, that is neither code",
+        ),
+        (
+            notebook_of({"cell_type": "heading", "source": ""}),
+            "has a cell, number 1, that is neither code",
+        ),
+        (notebook_of({"cell_type": "code"}), "has a cell, number 1, without a source"),
+        (notebook_of({"cell_type": "code", "source": None}), "has a cell, number 1, without a source"),
+        (notebook_of({"cell_type": "code", "source": ["a", 1]}), "has a cell, number 1, without a source"),
+        (notebook_of({"cell_type": "code", "source": "x"}), "has lost the ids of its cells: copy its code into the"),
+        (notebook_of(), "a copy of Empty or Small with its exercises"),
+        (notebook_of({"cell_type": "raw", "source": "", "id": "title"}), "a copy of Empty or Small with its exercises"),
     ],
-    ids=["no file", "no JSON", "an invalid cell", "a list", "no cells", "other cells"],
 )
 def test_a_file_that_is_no_copy_of_ours_does_not_run(small, fake, content, message):
     path = small / "a.ipynb"
     if content is not None:
-        path.write_text(content, encoding="utf-8")
-    with pytest.raises(InvalidRequest, match=message):
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+    with pytest.raises(InvalidRequest, match=re.escape(message)):
         grading.grade(path)
     assert fake.notebook is None
+
+
+def test_a_folder_is_no_file_to_grade(small, fake):
+    with pytest.raises(InvalidRequest, match="give a file that can be read"):
+        grading.grade(small)
 
 
 @pytest.fixture
@@ -185,6 +307,18 @@ def test_the_command_prints_points_feedback_and_the_sum(small, fake, command):
         "  Cell [5] was odd.",
         "  2 of 3 in all",
     ]
+
+
+def test_the_number_of_the_running_cell_is_passed_on(small, fake):
+    fake.cells, numbers = [(1, 3), (2, 3)], []
+    grading.grade(returned(small / "a.ipynb"), progress=lambda *cell: numbers.append(cell))
+    assert numbers == fake.cells
+
+
+def test_without_a_terminal_no_progress_is_shown(small, fake, command):
+    fake.cells = [(1, 3), (2, 3)]
+    path = returned(small / "a.ipynb")
+    assert command(path).stderr == f"{path}: a minute or two. Ctrl-C ends it.\n"
 
 
 def test_the_command_prints_no_control_characters(small, fake, command):

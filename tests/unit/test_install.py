@@ -6,6 +6,7 @@ Whole installations under bad conditions are in `tests/first_hour.py`.
 import contextlib
 import importlib.util
 import os
+import re
 import runpy
 import shutil
 import subprocess
@@ -43,6 +44,7 @@ class Installer:
             "TORCH": "",
             "install_uv": lambda: True,
             "run": self.run,
+            "errors_of": lambda command: "" if self.run(command) else "ERROR: Something odd.\n",
             "say": self.output.append,
             "answer": lambda code: self.torch,
         }.items():
@@ -83,7 +85,7 @@ def test_without_that_index_pypi_is_next(installer):
     installer.fails = ("--index-url",)
     first, second = installer.torch_commands()
     assert (first, second) == (f"{CPU}2.13.0", f"--constraint {installer.module.PINS} torch==2.13.0")
-    assert "several GB of CUDA" in " ".join(installer.output)
+    assert "2.5 GB of CUDA" in " ".join(installer.output)
 
 
 @pytest.mark.parametrize(("platform", "torch"), [("darwin", ""), ("win32", ""), ("linux", "cuda")])
@@ -151,6 +153,41 @@ def test_an_environment_that_does_not_fit_is_made_again(installer, monkeypatch, 
     assert " -m venv " in installer.main()[0]
     assert "it is made again" in " ".join(installer.output)
     assert installer.main() == []
+
+
+def test_the_download_is_told_before_it_begins(installer):
+    installer.fails = (" -m venv ",)
+    with pytest.raises(SystemExit):
+        installer.main()
+    assert "This downloads about 0.6 GB" in " ".join(installer.output)
+
+
+@pytest.mark.parametrize("step", ["torch==2.13.0", "-r", "-e"])
+def test_a_failed_step_is_one_sentence(installer, step):
+    installer.fails = (f" {step}",)
+    with pytest.raises(SystemExit, match=r"^\S+ could not be installed: Something odd, then type `\S.*`\.$"):
+        installer.main()
+
+
+@pytest.mark.parametrize(
+    ("errors", "sentence"),
+    [
+        ("ERROR: Exception:\nTraceback:\nIncompleteRead(10 bytes read)", "the download broke off"),
+        (
+            "ERROR: Exception:\nTraceback:\nReadTimeoutError: Read timed out.",
+            "the download broke off",
+        ),
+        ("WARNING: Retrying after connection broken by 'X'\nERROR: No matching distribution", "no package index"),
+        ("ERROR: No matching distribution found for x", "the package index does not have it"),
+        ("ERROR: Could not install packages: [Errno 28] No space left on device", "No space left on device"),
+        ("error: Failed to build `x`\n  Caused by: no compiler\n\n", "Caused by: no compiler, then"),
+        ("", "without a message"),
+    ],
+)
+def test_the_sentence_names_the_cause(installer, monkeypatch, errors, sentence):
+    monkeypatch.setattr(installer.module, "getproxies", dict)
+    with pytest.raises(SystemExit, match=re.escape(sentence)):
+        installer.module.give_up("x", errors)
 
 
 def test_a_failed_update_leaves_the_environment_that_worked(installer):

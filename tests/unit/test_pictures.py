@@ -11,11 +11,9 @@ import pandas as pd
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
-from phi3kit.workbook.lesson.comparison import FIGURES
 from phi3kit.workbook.lesson.pictures import (
     Picture,
     Step,
-    bar_charts,
     first_difference,
     memory_curves,
     rounding,
@@ -23,6 +21,7 @@ from phi3kit.workbook.lesson.pictures import (
     time_line,
     token_probabilities,
 )
+from phi3kit.workbook.lesson.pictures.display import DARK, INK
 from phi3kit.workbook.lesson.pictures.memory import Memory
 from phi3kit.workbook.lesson.pictures.weights import four_bit_matrices
 from phi3kit.workbook.running.page import page
@@ -34,7 +33,6 @@ STEPS = [
     Step(HOSTILE, 0.001, ((" ", 0.9),)),
     Step("\n", 1.0, ()),
 ]
-FIGURE_TABLE = pd.DataFrame({"unit": FIGURES, "pipeline": 2.0, "Phi3Chat": 1.0}, index=list(FIGURES))
 MEASURED = pd.DataFrame(
     {
         "long question": [0.0, 1.5, 0.25, 300, 8],
@@ -47,7 +45,7 @@ MEMORY = {
     "pipeline": Memory([0.1, 0.3, 0.6, 0.8, 2.0], [10.0, 200.0, 400.0, 900.0, 5000.0], EVENTS),
     "Phi3Chat": Memory([0.1, 0.3, 0.6, 0.8, 2.0], [10.0, 150.0, 300.0, 350.0, 5000.0], EVENTS),
 }
-PICTURES = {"bars": bar_charts(FIGURE_TABLE), "time line": time_line(MEASURED), "memory": memory_curves(MEMORY)}
+PICTURES = {"time line": time_line(MEASURED), "memory": memory_curves(MEMORY)}
 
 
 class Reader(HTMLParser):
@@ -153,38 +151,32 @@ def test_a_picture_carries_its_words_to_the_page(picture, tmp_path):
 
 
 @pytest.mark.parametrize("picture", PICTURES.values(), ids=PICTURES)
-def test_a_picture_is_small_and_opaque(picture):
+def test_a_picture_is_small_and_lies_on_the_pages_ground(picture):
     from PIL import Image
 
     with Image.open(io.BytesIO(picture.png())) as image:
-        assert image.convert("RGBA").getextrema()[3] == (255, 255)
+        assert image.convert("RGBA").getpixel((0, 0))[3] == 0
         assert 800 <= image.width <= 1100
     assert len(picture.png()) < 60_000
+
+
+@pytest.mark.parametrize("ground", ["#ffffff", "#111111"], ids=["light", "dark"])
+@pytest.mark.parametrize(("colour", "least"), [(INK, 4), (DARK, 3)])
+def test_text_and_lines_are_seen_on_either_ground(colour, least, ground):
+    lighter, darker = sorted(map(relative_luminance, (colour, ground)), reverse=True)
+    assert (lighter + 0.05) / (darker + 0.05) >= least
+
+
+def relative_luminance(colour: str) -> float:
+    """As WCAG 2 defines it."""
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return float(np.dot([0.2126, 0.7152, 0.0722], linear))
 
 
 def words(picture: Picture) -> str:
     (panel,) = picture.figure.axes
     return " | ".join(text.get_text() for text in panel.texts)
-
-
-def test_the_bars_have_a_panel_for_each_figure():
-    titles = [panel.get_title() for panel in PICTURES["bars"].figure.axes]
-    assert titles == [f"{name} ({unit})" for name, unit in FIGURES.items()]
-
-
-@pytest.mark.parametrize("panel", PICTURES["bars"].figure.axes, ids=FIGURES)
-def test_the_bars_start_at_zero(panel):
-    assert panel.get_ylim()[0] == 0
-    assert [bar.get_height() for bar in panel.patches] == [2.0, 1.0]
-
-
-@pytest.mark.parametrize("panel", PICTURES["bars"].figure.axes, ids=FIGURES)
-def test_the_bars_differ_by_hatching(panel):
-    assert panel.patches[0].get_hatch() != panel.patches[1].get_hatch()
-
-
-def test_the_bars_are_described_with_their_numbers():
-    assert "load: pipeline 2 s, Phi3Chat 1 s" in PICTURES["bars"].alt
 
 
 def test_the_time_line_ends_where_its_parts_add_up():
@@ -206,28 +198,32 @@ def test_the_time_line_gives_its_numbers_in_words(text):
     assert "short & last: waits 1.75 s, reads 9 tokens in 0.50 s, writes 5 in 0.25 s" in text
 
 
+MEMORY_PANELS = PICTURES["memory"].figure.axes
+
+
 def test_the_memory_is_drawn_up_to_the_first_answer():
-    assert [max(line.get_ydata()) for line in curves()] == [900.0, 350.0]
+    assert [max(panel.lines[0].get_ydata()) for panel in MEMORY_PANELS] == [900.0, 350.0]
 
 
-def test_the_curves_of_memory_differ_by_line_style():
-    one, other = curves()
-    assert one.get_linestyle() != other.get_linestyle()
+def test_the_panels_of_memory_share_their_scales():
+    assert len({(panel.get_xlim(), panel.get_ylim()) for panel in MEMORY_PANELS}) == 1
 
 
-def test_the_curves_of_memory_name_peaks_and_events():
-    first, _ = PICTURES["memory"].figure.axes[0].get_legend().get_texts()
-    assert first.get_text() == "pipeline: at most 900 MB"
-    assert "first answer" in words(PICTURES["memory"])
+def test_the_panels_of_memory_name_their_peaks():
+    assert [panel.get_title() for panel in MEMORY_PANELS] == ["pipeline: at most 900 MB", "Phi3Chat: at most 350 MB"]
+
+
+@pytest.mark.parametrize("panel", MEMORY_PANELS)
+def test_the_names_of_events_do_not_collide(panel):
+    panel.figure.canvas.draw()
+    boxes = [text.get_window_extent() for text in panel.texts]
+    assert [text.get_text().strip() for text in panel.texts] == [f"{event}, {at} s" for event, at in EVENTS.items()]
+    assert not any(one.overlaps(other) for i, one in enumerate(boxes) for other in boxes[:i])
 
 
 def test_the_memory_is_described_with_its_numbers():
     expected = "Phi3Chat: at most 350 MB; MLflow after 0.2 s, model after 0.6 s, first answer after 0.8 s"
     assert expected in PICTURES["memory"].alt
-
-
-def curves():
-    return [line for line in PICTURES["memory"].figure.axes[0].lines if len(line.get_xdata()) > 1]
 
 
 @pytest.mark.parametrize("in_jupyter", [False, True])

@@ -53,6 +53,7 @@ ALLOWED = {
         ".replace()",
         1,
     ): "of a path, which puts one file in the place of another there too",
+    ("phi3kit/workbook/exercises/check/elsewhere.py", "os.symlink", 1): "where it is refused, the file is copied",
     ("phi3kit/workbook/exercises/network.py", "import fcntl", 1): "called on Linux alone; elsewhere there is the hook",
     ("phi3kit/workbook/exercises/network.py", "os.getegid", 1): "on Linux alone",
     ("phi3kit/workbook/exercises/network.py", "os.geteuid", 1): "on Linux alone",

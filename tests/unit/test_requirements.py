@@ -169,7 +169,7 @@ def test_an_installed_extra_is_accepted():
 
 def onnx_folder(folder: Path) -> weights.Entry:
     """An ONNX folder that looks whole, as an entry."""
-    (folder / "genai_config.json").write_text("{}")
+    (folder / "genai_config.json").write_text('{"model": {"context_length": 9, "vocab_size": 9, "eos_token_id": 0}}')
     (folder / "tokenizer.json").write_text("{}")
     return weights.Entry("mine", folder=folder)
 

@@ -1,6 +1,8 @@
 """A verdict as text, as HTML and as data; and whatever a learner's code raises."""
 
 import json
+import threading
+import time
 
 import pytest
 
@@ -134,6 +136,48 @@ def test_a_value_that_is_not_a_function_is_refused(value):
 def test_an_interrupt_ends_the_check(error):
     with pytest.raises(error):
         greet(raising(error()))
+
+
+def never_ending():
+    while True:
+        threading.Event().wait(0.01)
+
+
+@pytest.fixture
+def late():
+    """The verdict on a call that does not end, and the threads that it left."""
+    before = set(threading.enumerate())
+    with pytest.raises(Wrong) as wrong:
+        call(never_ending, expected="an end", seconds=0.1, late="Count the rounds.")
+    return wrong.value, set(threading.enumerate()) - before
+
+
+def test_a_call_that_does_not_end_is_given_up(late):
+    wrong, _ = late
+    got = "nothing after 0.1 s: the call had not ended"
+    assert (wrong.got, wrong.expected, wrong.hint) == (got, "an end", "Count the rounds.")
+
+
+def test_a_loop_that_was_given_up_is_ended(late):
+    _, threads = late
+    for thread in threads:
+        thread.join(10)
+    assert not any(thread.is_alive() for thread in threads)
+
+
+def test_a_sleep_is_given_up_too():
+    with pytest.raises(Wrong, match="had not ended"):
+        call(time.sleep, 3600, expected="an end", seconds=0.1)
+
+
+def test_an_error_is_the_cause_of_its_verdict():
+    with pytest.raises(Wrong) as wrong:
+        call(raising(KeyError("name")), expected="no error")
+    assert isinstance(wrong.value.__cause__, KeyError)
+
+
+def test_a_timeout_of_a_learners_own_is_an_error():
+    assert greet(raising(TimeoutError("too slow"))).got == "TimeoutError: too slow"
 
 
 @pytest.mark.parametrize(

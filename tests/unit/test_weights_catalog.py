@@ -33,7 +33,8 @@ def checkpoint(tmp_path: Path) -> Path:
 def onnx(tmp_path: Path) -> Path:
     folder = tmp_path / "my-onnx"
     folder.mkdir()
-    (folder / "genai_config.json").write_text('{"model": {"decoder": {"filename": "model.onnx"}}}')
+    model = {"context_length": 9, "vocab_size": 9, "eos_token_id": 0, "decoder": {"filename": "model.onnx"}}
+    (folder / "genai_config.json").write_text(json.dumps({"model": model}))
     (folder / "model.onnx").write_bytes(b"graph")
     (folder / "tokenizer.json").write_text("{}")
     (folder / "config.json").write_text("{}")  # Microsoft's ONNX folders have one too
@@ -56,8 +57,10 @@ class TestEntry:
         assert entry.onnx.disk < entry.onnx.memory < entry.checkpoint.memory
 
     def test_a_published_model_names_its_commits(self, entry):
-        branches = [source.repo for source in entry.sources.values() if source.repo and len(source.revision) != 40]
-        assert branches in ([], ["microsoft/Phi-4-mini-instruct-onnx"])  # no commit of that could be confirmed
+        sources = [*entry.sources.values(), *entry.gpus.values()]
+        branches = {source.repo for source in sources if source.repo and len(source.revision) != 40}
+        # No commit of the GPU's folder of Phi-3.5, and none of Phi-4, could be confirmed.
+        assert branches <= {"microsoft/Phi-3.5-mini-instruct-onnx", "microsoft/Phi-4-mini-instruct-onnx"}
 
     def test_the_context_holds_a_long_chat(self, entry):
         assert entry.context_length >= 4096

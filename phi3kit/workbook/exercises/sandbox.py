@@ -6,13 +6,15 @@ from accidents, not a jail: the code can read and write every file that the user
 authors that you do not trust on another computer.
 """
 
+import contextlib
 import json
 import os
 import re
 import site
 import subprocess
 import tempfile
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,7 @@ from phi3kit.workbook.exercises import network, supervisor
 # Other names of secrets; proxies, whose addresses often hold a password; variables that lead to the user's own files.
 _PRIVATE = re.compile("PASS|AUTH|PROXY|^(HF|JPY|JUPYTER|MLFLOW|XDG)_", re.IGNORECASE)
 _WITH_PASSWORD = re.compile(r"://\S*@")
+Progress = Callable[[int, int], None]  # takes the number of the cell that runs, and the number of all
 SPARE = 60.0  # seconds after its limits in which the supervisor has to end
 
 
@@ -42,12 +45,13 @@ class Result:
     problems: list[str]
 
 
-def run(notebook: Any, limits: supervisor.Limits | None = None) -> Result:
+def run(notebook: Any, limits: supervisor.Limits | None = None, progress: Progress | None = None) -> Result:
     """Run a notebook's cells in the sandbox, including those after a cell that failed.
 
     Args:
         notebook: as nbformat reads it; it is not changed.
         limits: other limits than the default.
+        progress: called while a cell runs, several times a second.
     """
     import nbformat
 
@@ -59,7 +63,7 @@ def run(notebook: Any, limits: supervisor.Limits | None = None) -> Result:
         (folder / "hook" / "sitecustomize.py").write_text(network.HOOK, encoding="utf-8")
         state = folder / supervisor.STATE
         state.write_text(json.dumps({"notebook": notebook, "problems": [], "finished": False}), encoding="utf-8")
-        if not _supervise(folder, limits):
+        if not _supervise(folder, limits, progress or (lambda *_: None)):
             return Result(notebook, ["It did not end within its limits, and was ended from outside."])
         result = json.loads(state.read_text(encoding="utf-8"))
         if not result["finished"]:
@@ -69,20 +73,24 @@ def run(notebook: Any, limits: supervisor.Limits | None = None) -> Result:
     return Result(nbformat.from_dict(result["notebook"]), result["problems"])
 
 
-def _supervise(folder: Path, limits: supervisor.Limits) -> bool:
+def _supervise(folder: Path, limits: supervisor.Limits, progress: Progress) -> bool:
     """Run the supervisor to its end, and return whether it ended in time."""
     command = [*process.PYTHON, "-m", supervisor.__name__, str(folder), json.dumps(asdict(limits))]
     if not network.refusal():
         command.append("isolated")
-    variables = environment(os.environ, folder)
+    variables, cells = environment(os.environ, folder), folder / supervisor.CELLS
+    end = time.monotonic() + limits.whole + limits.grace + SPARE
     with (
         (folder / "log").open("w", encoding="utf-8") as log,
         process.start(command, stdout=log, stderr=log, env=variables, cwd=folder) as watcher,
     ):
-        try:
-            watcher.wait(limits.whole + limits.grace + SPARE)
-        except subprocess.TimeoutExpired:
-            return False
+        while watcher.poll() is None:
+            if time.monotonic() > end:
+                return False
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                watcher.wait(0.2)
+            if lines := cells.read_text(encoding="ascii").splitlines() if cells.exists() else ():
+                progress(*map(int, lines[-1].split()))
     return True
 
 

@@ -21,7 +21,8 @@ from phi3kit.system import machine, process
 from phi3kit.workbook.exercises import network
 from phi3kit.workbook.running import kernel
 
-STATE, CALLS = "state.json", "calls"  # files in the folder: the notebook with its outputs so far; the hook's notes
+# Files in the folder: the notebook with its outputs so far; the hook's notes; a line for each cell that began.
+STATE, CALLS, CELLS = "state.json", "calls", "cells"
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,12 @@ class _Run:
             self.end(f"took more than {self.memory / 1e9:.1f} GB of memory")
 
     def _cell_starts(self, cell: Any, cell_index: int) -> None:
-        self.cell, self.cell_start = _cell_name(self.notebook, cell_index), time.monotonic()
+        number = _with_code(self.notebook.cells[: cell_index + 1])
+        first, *more = cell.source.strip().splitlines()
+        self.cell = f"Cell [{number}] `{first[:60]}{'...' if more or first[60:] else ''}`"
+        self.cell_start = time.monotonic()
+        with (self.folder / CELLS).open("a", encoding="ascii") as file:
+            file.write(f"{number} {_with_code(self.notebook.cells)}\n")
 
     def _cell_ends(self, cell: Any, cell_index: int, execute_reply: Any) -> None:
         errors = [output for output in cell.outputs if output.output_type == "error"]
@@ -142,11 +148,8 @@ class _Run:
         aside.replace(self.folder / STATE)
 
 
-def _cell_name(notebook: Any, index: int) -> str:
-    """A cell as the subject of a sentence: its number among the cells with code, and its first line."""
-    number = sum(cell.cell_type == "code" and bool(cell.source.strip()) for cell in notebook.cells[: index + 1])
-    first, *more = notebook.cells[index].source.strip().splitlines()
-    return f"Cell [{number}] `{first[:60]}{'...' if more or first[60:] else ''}`"
+def _with_code(cells: list[Any]) -> int:
+    return sum(cell.cell_type == "code" and bool(cell.source.strip()) for cell in cells)
 
 
 def _main(folder: Path, limits: Limits, isolated: bool) -> None:

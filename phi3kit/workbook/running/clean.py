@@ -10,7 +10,7 @@ from phi3kit.workbook.running.paths import ROOT
 
 LEFT_BY_RUNS = ("runs", "mlartifacts", "mlruns", "mlflow.db*", "notebooks/mlruns", "notebooks/mlflow.db*")
 # Files that a notebook writes, and removes in its last cell.
-LEFT_BY_RUNS += ("notebooks/first_phi3_model.py", "notebooks/my_wrapper.py")
+LEFT_BY_RUNS += ("notebooks/first_phi3_model.py", "notebooks/mended_phi3_model.py", "notebooks/my_wrapper.py")
 
 
 def clean(root: Path = ROOT) -> tuple[list[str], int]:

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from phi3kit.errors import NotebookFailed
-from phi3kit.workbook.running import kernel, paths, results
+from phi3kit.workbook.running import history, kernel, paths, results
+from phi3kit.workbook.running.notebook import insert, read
 from phi3kit.workbook.running.page import page
-from phi3kit.workbook.running.parameters import check
+from phi3kit.workbook.running.parameters import check, defaults
 
 
 @dataclass(frozen=True)
@@ -69,33 +70,30 @@ def run(
         The outcome, also when a cell failed, and after Ctrl-C or SIGTERM.
 
     Raises:
-        InvalidRequest: the notebook does not declare a parameter, or a value has the wrong type.
-        NotebookFailed: there is no such notebook.
+        InvalidRequest: the file is no notebook, the notebook does not declare a parameter, or a value is not allowed.
+        NotebookFailed: there is no such notebook, or `runs` may not be written.
         WeightsError: the parameter `model` names no model.
     """
     import nbformat
-
-    from phi3kit import weights
 
     source = Path(notebook).resolve()
     if not source.is_file():
         raise NotebookFailed(f"There is no notebook {source}: give the path of an .ipynb file.")
     values = check(source, parameters or {})
-    if "model" in values and (folder := weights.resolve(values["model"]).folder):
-        values["model"] = str(folder)  # absolute, since the kernel has another working directory
+    model = (defaults(source) | values).get("model")
     executed = _new_folder(runs or paths.RUNS, source.stem) / source.name
+    nbformat.write(insert(read(source), values), executed)
     bar = sys.stderr.isatty() if progress is None else progress
     log = executed.with_name("kernel.log")
     start = time.monotonic()
     with _signals_as_ctrl_c():
         with log.open("w", encoding="utf-8") as lines:
-            verdict, error = _execute(source, executed, values, bar, kernel.manager(source.parent, lines))
+            verdict, error = _execute(executed, bar, kernel.manager(source.parent, lines))
         seconds = time.monotonic() - start
         if verdict != "failed":
             log.unlink()  # needed only when a kernel died
+        history.note(executed, verdict, seconds, model)
         html = executed.with_suffix(".html")
-        if not executed.exists():  # interrupted before papermill wrote anything
-            nbformat.write(nbformat.read(source, as_version=4), executed)
         html.write_text(page(executed), encoding="utf-8")
     return Outcome(source.stem, verdict, seconds, executed, html, results.read(executed), error)
 
@@ -123,19 +121,18 @@ def _signals_as_ctrl_c() -> Iterator[None]:
             signal.signal(number, before[number])
 
 
-def _execute(source: Path, executed: Path, parameters: dict[str, Any], bar: bool, manager: Any) -> tuple[Any, str]:
+def _execute(executed: Path, bar: bool, manager: Any) -> tuple[Any, str]:
     import logging
 
     import papermill
     from papermill.exceptions import PapermillExecutionError
 
-    logging.getLogger("papermill").setLevel(logging.ERROR)  # it warns about parameters, which are checked already
+    logging.getLogger("papermill").setLevel(logging.ERROR)  # it warns about names of files
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # it reports the cell that Ctrl-C interrupted
     try:
         papermill.execute_notebook(
-            _escaped(source),
             _escaped(executed),
-            parameters,
+            _escaped(executed),
             kernel_name="python3",
             language="python",
             progress_bar=bar,
@@ -158,8 +155,8 @@ def _position(executed: Path) -> str:
     """Name the cell at which a notebook without an error was cut off: the last one that papermill started."""
     import nbformat
 
-    cells = nbformat.read(executed, as_version=4).cells if executed.exists() else []
-    started = [cell for cell in cells if cell.cell_type == "code" and cell.metadata.papermill.start_time]
+    code = [cell for cell in nbformat.read(executed, as_version=4).cells if cell.cell_type == "code"]
+    started = [cell for cell in code if cell.metadata.get("papermill", {}).get("start_time")]
     if not started:
         return "It was cut off before its first cell."
     number = 1 + max((cell.execution_count or 0 for cell in started[:-1]), default=0)
@@ -188,4 +185,6 @@ def _new_folder(runs: Path, name: str) -> Path:
             return folder
         except FileExistsError:
             continue  # another run of the same notebook began within this second
+        except OSError as error:
+            raise NotebookFailed(f"{runs} cannot keep a run: {error.strerror}. Free some disk, or change it.") from None
     raise NotebookFailed(f"{runs} has no free name for a run of {name}: try again.")

@@ -4,8 +4,9 @@ A check runs the learner's code on inputs that the notebook does not show. It ne
 `tiny` or the notebook's own.
 """
 
+from phi3kit.workbook.exercises.check.conversation import chat_prompt, memory
 from phi3kit.workbook.exercises.check.custom import deadline, every_row, stop_sequence
-from phi3kit.workbook.exercises.check.pipeline import chat_prompt, memory, refused_request, short_answer
+from phi3kit.workbook.exercises.check.pipeline import refused_request, short_answer
 from phi3kit.workbook.exercises.check.registry import roll_back
 from phi3kit.workbook.exercises.check.stored import own_wrapper, top_p_signature
 

@@ -1,81 +1,21 @@
-"""The checks of TransformerPipeline that need its model or its tokenizer.
+"""The checks of TransformerPipeline that need its model: what a request may ask for.
 
-Both are the notebook's own, so that the checks hold for any model that it runs with.
+The model is the notebook's own, so that the checks hold for any model that it runs with.
 """
 
-import copy
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from phi3kit import chat, weights
 from phi3kit.workbook.exercises.check.verdict import Wrong, call, describe, exercise, shorten
 
-Messages = list[dict[str, str]]
-
 _GREETING = [{"role": "user", "content": "Good morning!"}]
-_BRIEF = {"role": "system", "content": "Be brief."}
-_TALK = [
-    {"role": "user", "content": "Where is Oslo?"},
-    {"role": "assistant", "content": "In Norway."},
-    {"role": "user", "content": "And Turin?"},
-    {"role": "assistant", "content": "It is in Italy, in the north."},
-    {"role": "user", "content": "Where is Quito?"},
-    {"role": "assistant", "content": "In Ecuador."},
-    {"role": "user", "content": "And Lima?"},
-]
 _STORY = [
     {"role": "system", "content": "You tell stories."},
     {"role": "user", "content": "Tell me a story."},
     {"role": "assistant", "content": "Once upon a time there was a fox who lived near a river."},
     {"role": "user", "content": "Go on with the story."},
 ]
-
-
-@exercise(steps=4)
-def chat_prompt(my_prompt: Callable[[Messages], str], tokenizer: Any) -> Iterator[str]:
-    """Whether a prompt has the token ids that the model's own chat template makes.
-
-    Args:
-        my_prompt: takes chat messages and returns the prompt as one text.
-        tokenizer: the model's, as `transformers` loads it.
-    """
-    conversations = {
-        "One question becomes the token ids of the model's own chat template.": _GREETING,
-        "So does a question after a system message.": [_BRIEF, *_GREETING],
-        "So does a conversation of seven turns.": _TALK,
-        "So does a question of two lines.": [{"role": "user", "content": "Translate into Spanish:\nGood night, moon."}],
-    }
-    errors = {
-        KeyError: "A message has two keys, role and content.",
-        TypeError: "`messages` is a list of dicts, each with a text under role and under content.",
-    }
-    for sentence, messages in conversations.items():
-        expected = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        text = call(my_prompt, copy.deepcopy(messages), expected=expected, hints=errors)
-        if not isinstance(text, str):
-            raise Wrong(shorten(text), expected, "Your function has to `return` one text, joined from its parts.")
-        ids, expected_ids = (tokenizer(each, add_special_tokens=False)["input_ids"] for each in (text, expected))
-        if ids != expected_ids:
-            raise Wrong(shorten(text), expected, _prompt_hint(text, messages))
-        yield sentence
-
-
-def _prompt_hint(text: str, messages: Messages) -> str:
-    if "<|im_" in text or "[INST]" in text:
-        return "This is the chat format of another family of models. The cell above printed the format of this one."
-    tokens = re.findall(r"<\|(system|user|assistant|end)\|>", text)
-    if not tokens:
-        return "Your text has no control token: look again at what the cell above printed for a single question."
-    if not text.rstrip().endswith("<|assistant|>"):
-        return "A model only continues a text: what must be at its end, so that it goes on with the assistant's turn?"
-    if not all(message["content"] in text for message in messages):
-        return "Every message has to be in the text, unchanged and in order: loop over `messages`."
-    if tokens.count("end") != len(messages):
-        return "Each message ends with the same control token, whatever its role; only the turn to come does not."
-    if [token for token in tokens if token != "end"][:-1] != [message["role"] for message in messages]:
-        return "Each message begins with the control token of its own role."
-    return "The control tokens are right. Print `repr(my_prompt(messages))` and compare the text between them."
 
 
 @exercise(steps=4)
@@ -106,77 +46,18 @@ def short_answer(my_request: dict[str, Any], loaded: Any) -> Iterator[str]:
     }
     for sentence, messages in questions.items():
         # A sixth token shows that the answer does not end after five; a limit of thousands would only take longer.
-        tokens = call(_tokens, {**options, "messages": messages}, loaded, 6, expected="five tokens", hints=errors)
+        request = {**options, "messages": messages}
+        tokens = call(_tokens, request, loaded, 6, expected="five tokens", hints=errors, seconds=None)
         if tokens != 5:
             hint = "Words in a message only ask for a short answer. One of the request's options sets the limit."
             if my_request.get("max_tokens", 5) != 5:
                 hint = (
-                    "The check asks questions of its own. The field is the right one; its value is the "
-                    "number of tokens after which an answer is cut off."
+                    "The check sends messages of its own, so a change of yours is no limit. `max_tokens` is one: its "
+                    "value is the number of tokens after which an answer is cut off."
                 )
             length = "more than five tokens" if tokens > 5 else f"{tokens} tokens"
             raise Wrong(f"an answer of {length} to another question", "an answer of exactly five tokens", hint)
         yield sentence
-
-
-@exercise(steps=5)
-def memory(my_memory: Callable[[Messages, int, Callable[[Messages], int]], Messages], tokenizer: Any) -> Iterator[str]:
-    """Whether a conversation loses its oldest questions with their answers, and no more than it must.
-
-    Args:
-        my_memory: takes turns, a limit in tokens, and a function that counts the tokens of some turns; returns the
-            turns to send.
-        tokenizer: the model's, as `transformers` loads it.
-    """
-
-    def count_tokens(turns: Messages) -> int:
-        return len(tokenizer.apply_chat_template(turns, add_generation_prompt=True)["input_ids"])
-
-    whole = [_BRIEF, *_TALK]
-    one_less, two_less = [_BRIEF, *_TALK[2:]], [_BRIEF, *_TALK[4:]]
-    cases = (
-        ("A conversation that fits is sent whole.", whole, whole, count_tokens(whole) + 1),
-        ("One that does not loses its oldest question and answer.", whole, one_less, count_tokens(whole) - 1),
-        ("It forgets as much as it must and no more, up to the last token.", whole, two_less, count_tokens(two_less)),
-        ("It does so without a system message too.", _TALK, _TALK[2:], count_tokens(_TALK) - 1),
-    )
-    changed = []
-    for sentence, turns, right, limit in cases:
-        expected = f"at most {limit} tokens:\n{_script(right)}"
-        argument = copy.deepcopy(turns)
-        result = call(my_memory, argument, limit, count_tokens, expected=expected)
-        changed += [argument] if argument != turns else []
-        if not (isinstance(result, list) and result and all(turn in turns for turn in result)):
-            hint = "Return a list of the turns that are to be sent, each of them unchanged."
-            raise Wrong(shorten(result), expected, hint)
-        if result != right:
-            tokens = count_tokens(result)
-            raise Wrong(f"{tokens} tokens:\n{_script(result)}", expected, _memory_hint(result, turns, tokens, limit))
-        yield sentence
-    if changed:
-        hint = "`del`, `pop` and `remove` change the caller's own list: work on a copy, such as `[*turns]`."
-        raise Wrong(f"{len(changed[0])} turns in the caller's list", "the list as it was before", hint)
-    yield "The caller's list stays as it was."
-
-
-def _memory_hint(result: Messages, turns: Messages, tokens: int, limit: int) -> str:
-    system = turns[:1] if turns[0]["role"] == "system" else []
-    rest = result[len(system) :]
-    if result[: len(system)] != system:
-        return "The system message says how to answer: it stays, and the oldest question after it goes."
-    if rest[-1:] != turns[-1:]:
-        return "The last turn is the question to be answered now: it always stays."
-    if rest != turns[-len(rest) :]:
-        return "The newest turns stay, without a gap. If you keep the first one, check whether it is a system message."
-    if rest[0]["role"] != "user":
-        return "A question and its answer belong together: they stay together and go together."
-    if tokens > limit:
-        return "The conversation is still too long: remove turns and count again, until it fits."
-    return "More of the newest turns would have fit: count after each step, and stop as soon as the rest fits."
-
-
-def _script(turns: Messages) -> str:
-    return "\n".join(f"  {turn['role']}: {turn['content']}" for turn in turns)
 
 
 @exercise(steps=4)
@@ -221,7 +102,8 @@ def refused_request(my_request: dict[str, Any], my_field: str, loaded: Any) -> I
         raise Wrong(f"a request that is still refused with {my_field} corrected", "the field at fault", hint)
     yield f"{my_field} is at fault: with that corrected, the schema accepts the request."
     hint = "The schema accepts the corrected request, but the pipeline refuses it. Let only one field be at fault."
-    call(_tokens, _corrected(my_request, my_field), loaded, 1, expected="an answer", hints={Exception: hint})
+    corrected, errors = _corrected(my_request, my_field), {Exception: hint}
+    call(_tokens, corrected, loaded, 1, expected="an answer", hints=errors, seconds=None)
     yield "The corrected request is answered."
 
 

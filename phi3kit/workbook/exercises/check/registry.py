@@ -1,5 +1,6 @@
 """The check of rolling back. It uses a registry of its own in a temporary folder, never the notebook's."""
 
+import copy
 import tempfile
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -7,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from phi3kit import tracking
-from phi3kit.workbook.exercises.check.verdict import Wrong, call, describe, exercise
+from phi3kit.workbook.exercises.check.verdict import Wrong, call, exercise
 
 _NAME, _ALIAS = "translator", "champion"
 _MOVED = f"{_NAME}@{_ALIAS}"
+_AS_TEXT = "A client of a server gives versions as texts, and as a text '8' comes after '10': convert them with `int`."
 
 
-@exercise(steps=4)
+@exercise(steps=5)
 def roll_back(my_roll_back: Callable[[Any, str, str], Any]) -> Iterator[str]:
     """Whether an alias moves to the newest version before the one that it names, and nothing else changes.
 
@@ -26,8 +28,7 @@ def roll_back(my_roll_back: Callable[[Any, str, str], Any]) -> Iterator[str]:
     _check_move(my_roll_back, client, 5, 4, {Exception: hint})
     yield "From version 5 the alias moves to version 4."
     hint = "Version 9 of this model was deleted: ask the client which versions this one model has."
-    as_text = "Version 8 comes before version 10. Compare versions as numbers: as texts, '8' comes after '10'."
-    _check_move(my_roll_back, client, 10, 8, {ValueError: as_text, Exception: hint})
+    _check_move(my_roll_back, client, 10, 8, {ValueError: _AS_TEXT, Exception: hint})
     yield "From version 10 it moves to version 8, since 9 was deleted."
     if (after := _unmoved(client)) != before:
         hint = "Move only this alias of this model; delete nothing, and leave everything else as it is."
@@ -35,6 +36,11 @@ def roll_back(my_roll_back: Callable[[Any, str, str], Any]) -> Iterator[str]:
     yield "Every version, every other alias and the other model stay as they were."
     _check_refusal(my_roll_back, client)
     yield "From version 1 there is no way back: a ValueError says so, and the alias stays."
+    over_http = _as_over_http(client)
+    for start, target in ((5, 4), (10, 8)):
+        _check_move(my_roll_back, over_http, start, target, {Exception: _AS_TEXT})
+    _check_refusal(my_roll_back, over_http)
+    yield "All of this holds for a client of a server, which gives versions as texts."
 
 
 @cache
@@ -48,6 +54,27 @@ def _registry() -> tuple[Any, tempfile.TemporaryDirectory]:
     return mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri), folder
 
 
+def _as_over_http(client: Any) -> Any:
+    """The same client, except that it returns what a server's client does, where each version is a text."""
+    import mlflow
+
+    def converted(value: Any) -> Any:
+        if isinstance(value, list):
+            result = copy.copy(value)  # it may have the token of a next page
+            result[:] = map(converted, value)
+            return result
+        return type(value).from_proto(value.to_proto()) if hasattr(value, "to_proto") else value
+
+    class Client(mlflow.MlflowClient):
+        def __getattribute__(self, name: str) -> Any:
+            method = getattr(client, name)
+            if name.startswith("_") or not callable(method):
+                return method
+            return lambda *args, **kwargs: converted(method(*args, **kwargs))
+
+    return Client.__new__(Client)
+
+
 def _reset(client: Any) -> Any:
     """Fill the registry with two models of eleven versions and two aliases each; one version of one is missing."""
     for model in client.search_registered_models():
@@ -59,7 +86,8 @@ def _reset(client: Any) -> Any:
         client.set_registered_model_alias(name, _ALIAS, "6")
         client.set_registered_model_alias(name, "shadow", "7")
     client.delete_model_version(_NAME, "9")
-    client.update_model_version(_NAME, "4", description="Good at proverbs.")  # a search now lists it first
+    for version in ("2", "8", "4"):  # a search now lists 4, 8 and 2 first
+        client.update_model_version(_NAME, version, description="Good at proverbs.")
     return client
 
 
@@ -99,7 +127,7 @@ def _move_hint(start: int, version: int | None) -> str:
     if version > start:
         return "That is a step forward: only versions before the current one are a way back."
     if (start, version) == (10, 1):
-        return "Compare versions as numbers: as texts, '8' comes after '10'."
+        return _AS_TEXT
     return "There is a newer version before the current one. A search does not sort by version: sort them yourself."
 
 
@@ -107,13 +135,13 @@ def _check_refusal(my_roll_back: Any, client: Any) -> None:
     client.set_registered_model_alias(_NAME, _ALIAS, "1")
     expected = f"a ValueError that names {_NAME}, and @{_ALIAS} still at version 1"
     try:
-        my_roll_back(client, _NAME, _ALIAS)
-    except Exception as error:
-        if not isinstance(error, ValueError) or _NAME not in str(error):
+        call(my_roll_back, client, _NAME, _ALIAS, expected=expected)
+    except Wrong as wrong:
+        if not isinstance(wrong.__cause__, ValueError) or _NAME not in str(wrong.__cause__):
             hint = "This error does not explain the problem. Check first whether there is an earlier version."
-            if isinstance(error, ValueError):
+            if isinstance(wrong.__cause__, ValueError):
                 hint = "The error does not say which model it is about: name the model in its message."
-            raise Wrong(describe(error), expected, hint) from error
+            raise Wrong(wrong.got, expected, hint if wrong.__cause__ else wrong.hint) from wrong
     else:
         hint = (
             "The caller must learn that nothing was rolled back: without an earlier version, `raise ValueError(...)`."

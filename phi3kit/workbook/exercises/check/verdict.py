@@ -1,9 +1,13 @@
 """The verdict of a check: the steps that are right and, for the first that is not, got, expected and a hint."""
 
+import contextvars
+import ctypes
 import functools
 import html
 import re
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from typing import Any
 
@@ -115,28 +119,62 @@ def exercise(steps: int) -> Callable[[StepGenerator], Callable[..., Verdict]]:
 
 
 def call(
-    function: Callable[..., Any], *arguments: Any, expected: str, hints: dict[type[Exception], str] | None = None
+    function: Callable[..., Any],
+    *arguments: Any,
+    expected: str,
+    hints: dict[type[Exception], str] | None = None,
+    seconds: float | None = 5.0,
+    late: str = "A loop may never end: what changes from one round of it to the next?",
 ) -> Any:
-    """Call a learner's function. If it raises an error, the verdict got that error.
+    """Call a learner's function. If it raises an error or does not end, the verdict got that.
 
     Args:
         function: the learner's function.
         arguments: its arguments.
         expected: what it should return.
         hints: the hint for each likely kind of error; for any other, the hint is to read the message.
+        seconds: the time after which a call is given up; None for one that runs a model.
+        late: the hint for a call that was given up.
 
     Raises:
-        Wrong: `function` is not a function, or it raised an error.
+        Wrong: `function` is not a function, raised an error (which is then the cause), or did not end in time.
     """
     if not callable(function):
         got = f"{shorten(function)}, which is not a function"
         raise Wrong(got, expected, "Keep the line with `def` as it was in the cell.")
     try:
-        return function(*arguments)
+        return _within(seconds, function, *arguments) if seconds else function(*arguments)
+    except _Late:
+        raise Wrong(f"nothing after {seconds:g} s: the call had not ended", expected, late) from None
     except Exception as error:
         matching = (hint for kind, hint in (hints or {}).items() if isinstance(error, kind))
         hint = next(matching, "The message says what went wrong. Call your function yourself to see more.")
         raise Wrong(describe(error), expected, hint) from error
+
+
+class _Late(Exception):
+    """A call did not end in time."""
+
+
+def _within(seconds: float, function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a function in a thread of its own, and return what it returns or raise what it raises."""
+    future: Future[Any] = Future()
+
+    def work() -> None:
+        try:
+            future.set_result(function(*arguments))
+        except BaseException as error:
+            future.set_exception(error)
+
+    thread = threading.Thread(target=contextvars.copy_context().run, args=(work,), daemon=True)
+    thread.start()
+    try:
+        if not wait([future], seconds).done:
+            raise _Late
+        return future.result()
+    finally:
+        if not future.done():  # a loop would slow down the notebook; a sleep ends later, by itself
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(SystemExit))
 
 
 def describe(error: Exception) -> str:
