@@ -1,7 +1,6 @@
 """Pictures of measurements, and text with marks in it; each carries its message in words as well."""
 
-from phi3kit.workbook.lesson.pictures.bars import bar_charts
-from phi3kit.workbook.lesson.pictures.display import Marked, Picture
+from phi3kit.workbook.lesson.pictures.display import Marked, Picture, folded
 from phi3kit.workbook.lesson.pictures.memory import memory_curves
 from phi3kit.workbook.lesson.pictures.timeline import queue_times, time_line
 from phi3kit.workbook.lesson.pictures.tokens import Step, next_token, steps
@@ -13,8 +12,8 @@ __all__ = [
     "Marked",
     "Picture",
     "Step",
-    "bar_charts",
     "first_difference",
+    "folded",
     "memory_curves",
     "next_token",
     "queue_times",

@@ -2,10 +2,7 @@
 
 from dataclasses import dataclass
 
-from phi3kit.workbook.lesson.pictures.display import DARK, Picture, panels
-
-# A curve's colour, line and marker, and where its events are named: above to the left, or below to the right.
-_STYLES = ((DARK, "-", "o", (-4, 6), "right"), ("#a04d08", "--", "s", (4, -14), "left"))
+from phi3kit.workbook.lesson.pictures.display import DARK, INK, Picture, panels
 
 
 @dataclass(frozen=True)
@@ -29,22 +26,23 @@ def memory_curves(measured: dict[str, Memory]) -> Picture:
     Args:
         measured: as `comparison.side_by_side` returns it.
     """
-    figure, (panel,) = panels(10, 3.8)
-    sentences, tops, ends = [], [], [max(memory.events.values()) for memory in measured.values()]
-    for (name, memory), end, (colour, line, marker, offset, side) in zip(measured.items(), ends, _STYLES, strict=True):
-        count = sum(second <= end + 0.1 for second in memory.seconds)
-        seconds, megabytes = memory.seconds[:count], memory.megabytes[:count]
-        tops.append(max(megabytes))
-        words = f"{name}: at most {tops[-1]:,.0f} MB"
-        panel.plot(seconds, megabytes, line, color=colour, linewidth=2, label=words)
-        for event, at in memory.events.items():
-            point = min(zip(seconds, megabytes, strict=True), key=lambda sample: abs(sample[0] - at))
-            panel.plot(*point, marker, color=colour)
-            above = (offset[0], 6) if at == end else offset  # the last two may lie close together
-            panel.annotate(event, point, above, textcoords="offset points", ha=side, fontsize=9)
+    figure, axes = panels(11, 3.6, len(measured))
+    sentences, top = [], max(max(memory.megabytes) for memory in measured.values())
+    last = max(max(memory.events.values()) for memory in measured.values())
+    for panel, (name, memory) in zip(axes, measured.items(), strict=True):
+        end = max(memory.events.values())
+        samples = [point for point in zip(memory.seconds, memory.megabytes, strict=True) if point[0] <= end + 0.1]
+        words = f"{name}: at most {max(megabytes for _, megabytes in samples):,.0f} MB"
+        panel.plot(*zip(*samples, strict=True), color=DARK, linewidth=2)
+        # A later event is named higher, so that no line down to a name crosses another name.
+        for height, (event, at) in enumerate(memory.events.items(), start=1):
+            x, y = min(samples, key=lambda sample: abs(sample[0] - at))
+            panel.plot([x, x], [0.09 * height * top, y], color=INK, linewidth=0.8)
+            panel.plot(x, y, "o", color=DARK)
+            panel.text(x, 0.09 * height * top, f" {event}, {at:.1f} s", fontsize=9, va="center")
+        panel.set(xlim=(0, 1.45 * last), ylim=(0, 1.08 * top), xlabel="seconds since the process was started")
+        panel.set_title(words, fontsize=10)
         events = ", ".join(f"{event} after {at:.1f} s" for event, at in memory.events.items())
         sentences.append(f"{words}; {events}")
-    panel.legend(loc="lower right", frameon=False, handlelength=4)
-    panel.set(xlim=(0, 1.05 * max(ends)), ylim=(0, 1.12 * max(tops)))
-    panel.set(xlabel="seconds since the process was started", ylabel="resident memory (MB)")
-    return Picture(figure, "Memory over time, one curve for each process. " + ". ".join(sentences) + ".")
+    axes[0].set_ylabel("resident memory (MB)")
+    return Picture(figure, "Memory over time, one panel for each process. " + ". ".join(sentences) + ".")

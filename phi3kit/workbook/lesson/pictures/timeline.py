@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from phi3kit.workbook.lesson.pictures.display import DARK, LIGHT, Picture, panels
+from phi3kit.workbook.lesson.pictures.display import DARK, INK, LIGHT, Picture, panels
 
 if TYPE_CHECKING:
     from phi3kit.wrappers import Phi3Chat
 
 # The parts of a request's time, and how each is drawn.
 _PARTS = {
-    "queue": {"color": "white", "edgecolor": "#777777", "hatch": "..."},
-    "prefill": {"color": LIGHT, "edgecolor": "#333333", "hatch": "///"},
+    "queue": {"color": "none", "edgecolor": INK, "hatch": "..."},
+    "prefill": {"color": LIGHT, "edgecolor": INK, "hatch": "///"},
     "decode": {"color": DARK, "edgecolor": DARK},
 }
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from phi3kit.system import requirements
-from phi3kit.workbook.lesson.pictures.display import DARK, LIGHT, Marked, Picture, panels
+from phi3kit.workbook.lesson.pictures.display import DARK, INK, LIGHT, Marked, Picture, panels
 
 _NAME = re.compile(r"layers\.(\d+)\.(attn|mlp)\.(\w+)\.MatMul")
 
@@ -88,9 +88,9 @@ def _draw(name: str, levels: np.ndarray, floats: np.ndarray) -> Picture:
     figure, (panel,) = panels(10, 3.8)
     hill, edges = np.histogram(floats, bins=np.arange(-1, 16.05, 0.1))
     steps = np.bincount(levels.ravel(), minlength=16)
-    panel.stairs(hill * 10, edges, fill=True, facecolor=LIGHT, edgecolor="#333333")
+    panel.stairs(hill * 10, edges, fill=True, facecolor=LIGHT, edgecolor=INK)
     panel.bar(range(16), steps, width=0.16, color=DARK)
-    arrow = {"arrowstyle": "->"}
+    arrow = {"arrowstyle": "->", "edgecolor": INK}
     panel.annotate("the float weights: a hill", (2.6, hill[36] * 10), (0.5, 0.92 * steps.max()), arrowprops=arrow)
     panel.annotate("in four bits: 16 spikes", (11, steps[11]), (12, 0.92 * steps.max()), arrowprops=arrow)
     panel.set(xticks=range(16), xlabel="the sixteen steps of a weight's own block", ylabel="weights per step")
