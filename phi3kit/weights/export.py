@@ -121,7 +121,7 @@ def with_provider(published: Path, folder: Path, target: Target) -> None:
             shutil.copyfile(path, folder / path.name)
     path = folder / "genai_config.json"
     config = folders.read_json(path)
-    config["model"]["decoder"]["session_options"]["provider_options"] = [{target: {}}]
+    config["model"]["decoder"].setdefault("session_options", {})["provider_options"] = [{target: {}}]
     path.unlink()  # not to write into the published file
     path.write_text(json.dumps(config, indent=4), encoding="utf-8")
 

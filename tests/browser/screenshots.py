@@ -27,6 +27,7 @@ PAGES = {
     "mlflow-runs": ("/#/experiments/{experiment}/runs", "chat wrapper"),
     "mlflow-registry": ("/#/models/phi3-chat-onnx", "candidate"),
 }
+ASSISTANT = "[data-component-id='mlflow.assistant.chat_panel.close']"  # it would cover a quarter of the page
 
 
 def main() -> None:
@@ -39,9 +40,10 @@ def main() -> None:
             for name, heading in NOTEBOOK_PICTURES.items():
                 page = lab.Notebook(browser, server, name).page
                 page.set_viewport_size(SIZE)
-                page.get_by_role("heading", name=heading).first.scroll_into_view_if_needed()
-                page.get_by_role("heading", name=heading).first.evaluate("node => node.scrollIntoView()")
-                page.wait_for_function(lab.DRAWN)
+                for _ in range(3):  # what is drawn on the way moves what lies below it
+                    page.get_by_role("heading", name=heading).first.evaluate("node => node.scrollIntoView()")
+                    page.wait_for_function(lab.DRAWN)
+                    page.wait_for_timeout(500)
                 page.screenshot(path=FOLDER / f"{name}.png")
         with socket.create_server(("127.0.0.1", 0)) as probe:
             port = probe.getsockname()[1]
@@ -51,6 +53,8 @@ def main() -> None:
             for name, (path, text) in PAGES.items():
                 address = f"http://127.0.0.1:{port}{path.format(experiment=experiment)}"
                 _open(page, address, text)
+                page.locator(ASSISTANT).click()
+                page.locator(ASSISTANT).wait_for(state="hidden")
                 page.screenshot(path=FOLDER / f"{name}.png")
 
 
