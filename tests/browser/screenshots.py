@@ -27,7 +27,11 @@ PAGES = {
     "mlflow-runs": ("/#/experiments/{experiment}/runs", "chat wrapper"),
     "mlflow-registry": ("/#/models/phi3-chat-onnx", "candidate"),
 }
-ASSISTANT = "[data-component-id='mlflow.assistant.chat_panel.close']"  # it would cover a quarter of the page
+# MLflow's assistant would cover a quarter of the page.
+NO_ASSISTANT = """
+localStorage.setItem("mlflow.assistant.fab.autoOpenedOnFirstLoad_v1", "true");
+localStorage.setItem("mlflow.assistant.panelOpen_v1", "false");
+"""
 
 
 def main() -> None:
@@ -50,11 +54,10 @@ def main() -> None:
         options = ["--backend-store-uri", address, "--port", str(port), "--workers", "1"]
         with process.start([*process.PYTHON, "-m", "mlflow", "server", *options]):
             page = browser.new_page(viewport=SIZE)
+            page.add_init_script(NO_ASSISTANT)
             for name, (path, text) in PAGES.items():
                 address = f"http://127.0.0.1:{port}{path.format(experiment=experiment)}"
                 _open(page, address, text)
-                page.locator(ASSISTANT).click()
-                page.locator(ASSISTANT).wait_for(state="hidden")
                 page.screenshot(path=FOLDER / f"{name}.png")
 
 
