@@ -37,12 +37,13 @@ check: lint
 test: lint
 	$(BIN)/phi3kit weights fetch tiny
 	$(BIN)/pytest -m online --durations=5
-	$(BIN)/python tests/cut_off.py $(BIN)/pytest -m "not online" --durations=20
+	$(BIN)/python tests/cut_off.py $(BIN)/pytest -m "not online and not night" --durations=20
 
 fire: install
 	$(BIN)/phi3kit weights fetch tiny
 	$(BIN)/pytest -m online tests/integration/test_under_fire.py
 	$(BIN)/pytest tests/fire --durations=20
+	$(BIN)/pytest -m night
 
 # Without `tiny`, JupyterLab opens all the same. The folder .jupyter answers its question whether it may fetch news: no.
 lab: install

@@ -74,7 +74,8 @@ class ChatTemplate:
         if legacy.exists() and "added_tokens_decoder" not in config:
             config = config | folders.read_json(legacy)
         tokens = {name: config[name] for name in _SPECIAL if config.get(name)}
-        return {name: token["content"] if isinstance(token, dict) else token for name, token in tokens.items()}
+        texts = {name: token.get("content") if isinstance(token, dict) else token for name, token in tokens.items()}
+        return {name: text for name, text in texts.items() if isinstance(text, str)}
 
     def _read_source(self) -> str:
         more = sorted((self._folder / "additional_chat_templates").glob("*.jinja"))
@@ -82,10 +83,10 @@ class ChatTemplate:
         files = {path.stem.replace("chat_template", "default"): folders.read_text(path) for path in paths}
         source = files or self._config.get("chat_template")
         if isinstance(source, list):
-            source = {each["name"]: each["template"] for each in source}
+            source = {each.get("name"): each.get("template") for each in source if isinstance(each, dict)}
         if source and isinstance(source, dict):
             if "default" not in source:
-                names = ", ".join(source)
+                names = ", ".join(map(str, source))
                 raise WeightsError(f"{self._folder} has the chat templates {names}, and none of them is the default.")
             source = source["default"]
         if not source or not isinstance(source, str):
@@ -100,7 +101,7 @@ class ChatTemplate:
             # In some tokenizers merges (pairs, or "left right") spell a control token: here it stays text.
             merges = [m for m in model["merges"] if "".join(m).replace(" ", "") not in self._control]
             model |= {"merges": merges, "unk_token": self._unknown}
-        added = [t | {"special": t["content"] in self._control} for t in self._tokenizer_json["added_tokens"]]
+        added = [token | {"special": token["content"] in self._control} for token in self._added()]
         tokenizer = _tokenizer({**self._tokenizer_json, "model": model, "added_tokens": added})
         tokenizer.encode_special_tokens = True
         return tokenizer
@@ -108,7 +109,10 @@ class ChatTemplate:
     @cached_property
     def _control(self) -> dict[str, dict[str, Any]]:
         """The added tokens by their text; those that are only white space are ordinary text to everybody."""
-        return {t["content"]: t for t in self._tokenizer_json["added_tokens"] if t["content"].strip()}
+        return {token["content"]: token for token in self._added() if token["content"].strip()}
+
+    def _added(self) -> list[dict[str, Any]]:
+        return self._tokenizer_json.get("added_tokens") or []
 
     @cached_property
     def _unknown(self) -> str | None:

@@ -202,6 +202,26 @@ def test_of_named_templates_the_default_is_taken(folder, tmp_path, named):
     assert altered(folder, tmp_path, chat_template=named).source == TEMPLATE
 
 
+def test_a_special_token_without_a_text_is_none(folder, tmp_path):
+    assert altered(folder, tmp_path, bos_token={"lstrip": True}).render(user("a")).startswith("<|user|>")
+
+
+def test_a_tokenizer_may_have_no_added_tokens(folder, tmp_path):
+    altered(folder, tmp_path)
+    described = json.loads((tmp_path / "tokenizer.json").read_text()) | {"added_tokens": []}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(described))
+    template = ChatTemplate(tmp_path)
+    assert (
+        template.encode(user("a")) == Tokenizer.from_str(json.dumps(described)).encode(template.render(user("a"))).ids
+    )
+
+
+@pytest.mark.parametrize("named", [["x"], [{}], [{"name": "default"}]], ids=str)
+def test_a_list_of_other_things_is_no_template(folder, tmp_path, named):
+    with pytest.raises(WeightsError, match=r"has no chat template|none of them is the default"):
+        altered(folder, tmp_path, chat_template=named)
+
+
 def test_named_templates_without_a_default(folder, tmp_path):
     with pytest.raises(WeightsError, match="has the chat templates tool_use, and none of them is the default"):
         altered(folder, tmp_path, chat_template=[TOOLS])
