@@ -31,7 +31,7 @@ DECIDED = {
     "transformers==5.17.0",
     "torch==2.13.0",
     "onnxruntime-genai==0.18.0",
-    "onnxruntime==1.31.1",
+    "onnxruntime==1.32.0",
     "onnx==1.23.2",
     "onnx-ir==1.1.0",
     "papermill==2.7.0",
