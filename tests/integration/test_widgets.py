@@ -93,8 +93,8 @@ def test_a_conversation_goes_from_one_wrapper_to_the_other(conversation):
 
 def test_the_status_has_the_models_own_count_of_the_prompt(conversation, chat_model):
     form, first, _ = conversation
-    usage = chat_model.predict({"messages": form.messages[:1], "max_tokens": 1})["usage"]
-    assert f"reading {usage['prompt_tokens']} tokens" in first
+    (answer,) = chat_model.predict({"messages": form.messages[:1], "max_tokens": 1})
+    assert f"reading {answer['usage']['prompt_tokens']} tokens" in first
 
 
 def test_a_whole_completion_has_a_speed(conversation):
