@@ -18,6 +18,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from phi3kit.tracking import address
+
 # A check yields a verdict (see `Finding`), the state that it describes, and a remedy, any number of times.
 Check = Callable[[], Iterable[tuple[str, str, str]]]
 
@@ -75,7 +77,7 @@ def redact(text: str) -> str:
     for name, value in os.environ.items():
         if SECRET.search(name) and len(value) > 5:
             text = text.replace(value, "***")
-    text = re.sub(r"(?<=://)[^/\s]\S*@", "", text)
+    text = address.without_password(text)
     text = re.sub(r"(://[^\s?]*)\?[^\s'\"]*", r"\1", text)
     for home in {str(Path.home()), str(Path.home().resolve()), Path.home().as_posix()} - {"/"}:
         text = re.sub(rf"(?<![\w.-]){re.escape(home)}(?![\w.-])", "~", text)

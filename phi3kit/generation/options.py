@@ -2,6 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass
+from functools import cache
 from math import inf
 from types import NoneType
 from typing import Any, get_args, get_origin
@@ -95,9 +96,10 @@ class Option:
         raise InvalidRequest(self.name, value, self.allowed)
 
 
-def declared() -> list[Option]:
+@cache
+def declared() -> tuple[Option, ...]:
     """Every generation option, in the order of their declaration."""
-    return [_declared(field) for field in dataclasses.fields(Options)]
+    return tuple(_declared(field) for field in dataclasses.fields(Options))
 
 
 def _declared(field: Any) -> Option:

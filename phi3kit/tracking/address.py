@@ -147,7 +147,11 @@ def _check_server(address: str) -> None:
         raise _refusal(address, reason, "http://127.0.0.1:5000")
 
 
+def without_password(text: str) -> str:
+    """A text without what stands before the host in an address: a user's name and password."""
+    return re.sub(r"(?<=://)[^/\s]\S*@", "", text)
+
+
 def _refusal(address: str, reason: str, example: str = "sqlite:///mlflow.db") -> UnusableStore:
-    without_password = re.sub(r"(?<=://)[^/\s]\S*@", "", address)
     remedy = f"set it to another address, for example {example}, or unset it for the workbook's own store"
-    return UnusableStore(f"{VARIABLE}={without_password!r} cannot be used ({reason}): {remedy}.")
+    return UnusableStore(f"{VARIABLE}={without_password(address)!r} cannot be used ({reason}): {remedy}.")

@@ -15,7 +15,7 @@ from phi3kit.chat import ChatTemplate, openai
 from phi3kit.chat.messages import OPENAI_FIELDS
 from phi3kit.errors import InvalidRequest
 from phi3kit.generation import Answer, Engine, Options
-from phi3kit.wrappers.inputs import answers, bad_request, rows
+from phi3kit.wrappers.inputs import answers, bad_request, only_row, rows
 from phi3kit.wrappers.prompt import ARTIFACT
 from phi3kit.wrappers.schema import option_columns
 
@@ -62,10 +62,7 @@ class Phi3Chat(mlflow.pyfunc.PythonModel):
     ) -> Iterator[dict[str, Any]]:
         """Answer one request as chat completion chunks; the last carries `finish_reason` and `usage`."""
         with bad_request():
-            requests = rows(model_input)
-            if len(requests) != 1:
-                raise InvalidRequest("request", requests, "one request: predict_stream streams one answer")
-            stream = self.engine.stream(*self._request(requests[0] | {"stream": False}))
+            stream = self.engine.stream(*self._request(only_row(model_input) | {"stream": False}))
         chunks = openai.Chunks(self.model_name)
         with stream:
             for text in stream:
@@ -75,15 +72,20 @@ class Phi3Chat(mlflow.pyfunc.PythonModel):
 
     def _request(self, fields: dict[str, Any]) -> tuple[list[int], Options]:
         """Check one request and return its prompt's token ids and its options."""
-        fields = dict(fields)
         for name, neutral in _NEUTRAL.items():
             if (value := fields.pop(name, neutral)) != neutral:
-                allowed = f"{json.dumps(neutral)}, or leave it out: this model cannot do otherwise"
-                raise InvalidRequest(name, value, allowed)
-        if "max_completion_tokens" in fields:
+                raise InvalidRequest(name, value, f"{json.dumps(neutral)}, or leave it out: there is no other")
+        if newer := "max_completion_tokens" in fields:
+            if "max_tokens" in fields:
+                raise InvalidRequest("max_tokens", fields["max_tokens"], "either this or max_completion_tokens")
             fields["max_tokens"] = fields.pop("max_completion_tokens")
-        ids, options = self.template.encode(fields.pop("messages", None)), Options(**fields)
-        return self.engine.check_prompt("messages", ids, options), options
+        ids = self.template.encode(fields.pop("messages", None))
+        try:
+            options = Options(**fields)
+            return self.engine.check_prompt("messages", ids, options), options
+        except InvalidRequest as refused:  # by the name that the caller wrote
+            name = "max_completion_tokens" if newer and refused.field == "max_tokens" else refused.field
+            raise InvalidRequest(name, refused.value, refused.allowed) from None
 
     def _completion(self, answer: Answer) -> dict[str, Any]:
         return openai.chat_completion(

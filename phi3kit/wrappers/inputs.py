@@ -27,6 +27,18 @@ def rows(model_input: Any) -> list[dict[str, Any]]:
     return [present(one) for one in requests]
 
 
+def only_row(model_input: Any) -> dict[str, Any]:
+    """Return the one request in an input, for a stream.
+
+    Raises:
+        InvalidRequest: the input holds none, or several.
+    """
+    requests = rows(model_input)
+    if len(requests) != 1:
+        raise InvalidRequest("request", requests, "one request: predict_stream streams one answer")
+    return requests[0]
+
+
 def present(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Drop fields that are None, and turn NumPy's values into Python's."""
     plain = {name: value.tolist() if hasattr(value, "tolist") else value for name, value in fields.items()}

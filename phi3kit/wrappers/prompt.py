@@ -10,7 +10,7 @@ from mlflow.types.schema import ColSpec, Schema
 
 from phi3kit.errors import InvalidRequest
 from phi3kit.generation import Engine, Options
-from phi3kit.wrappers.inputs import answers, bad_request, present, rows
+from phi3kit.wrappers.inputs import answers, bad_request, only_row, present, rows
 from phi3kit.wrappers.schema import option_columns, option_object, option_params
 
 ARTIFACT = "phi3-mini-onnx"
@@ -41,8 +41,7 @@ class Phi3Model(mlflow.pyfunc.PythonModel):
     ) -> Iterator[str]:
         """Answer one prompt piece by piece; closing the iterator ends the generation."""
         with bad_request():
-            (row,) = rows(model_input)
-            stream = self.engine.stream(*self._request("prompt", row, params))
+            stream = self.engine.stream(*self._request("prompt", only_row(model_input), params))
         with stream:
             yield from stream
 

@@ -147,9 +147,9 @@ MISTAKES = {
             "work on a copy",
         ),
         "nothing": (memory("turns = turns[2:]"), "Return a list of the turns"),
-        "a number": (memory("return count_tokens(turns)"), "A int is not a list"),
-        "a tuple": (memory("return tuple(turns)"), "A tuple is not a list"),
-        "an iterator": (memory("yield from turns"), "A generator is not a list"),
+        "a number": (memory("return count_tokens(turns)"), "Yours has the type int: return the turns in a list"),
+        "a tuple": (memory("return tuple(turns)"), "Yours has the type tuple: return the turns in a list"),
+        "an iterator": (memory("yield from turns"), "Yours has the type generator: return the turns in a list"),
         "an attribute": (memory("return [turn for turn in turns if turn.role == 'system']"), "two keys"),
         "a loop without an end": (
             memory("while count_tokens(turns) > limit:", "    turns[2:]", "return turns"),

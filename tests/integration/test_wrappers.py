@@ -241,11 +241,12 @@ def test_stream_true_belongs_to_predict_stream(models):
     assert list(chat.predict_stream(request))[-1]["usage"]["completion_tokens"] == 3
 
 
-def test_a_stream_answers_one_request(models):
+@pytest.mark.parametrize(("name", "request_"), [("Phi3Chat", {"messages": SPAIN}), ("Phi3Model", {"prompt": "Hi"})])
+def test_a_stream_answers_one_request(models, name, request_):
     from mlflow.exceptions import MlflowException
 
     with pytest.raises(MlflowException, match="one request: predict_stream streams one answer"):
-        list(models["Phi3Chat"].unwrap_python_model().predict_stream(None, [{"messages": SPAIN}] * 2))
+        list(models[name].unwrap_python_model().predict_stream(None, [request_] * 2))
 
 
 # Phi3Model
@@ -349,6 +350,12 @@ REFUSED_CHATS = [
     ({"n": 2}, "n=2 is not allowed: give 1"),
     ({"max_tokens": "7"}, "max_tokens='7' is not allowed: give a whole number from 1"),
     ({"tools": [{"type": "function"}]}, r"tools=.* is not allowed: give \[\], or leave it out"),
+    ({"max_completion_tokens": 4}, "max_tokens=4 is not allowed: give either this or max_completion_tokens"),
+    ({"max_tokens": None, "max_completion_tokens": 0}, "max_completion_tokens=0 is not allowed: give a whole number"),
+    (
+        {"max_tokens": None, "max_completion_tokens": 10**6},
+        "max_completion_tokens=1000000 is not allowed: give at most",
+    ),
     ({"temperature": "hot"}, "temperature"),  # MLflow's own words: the schema refuses it
     ({"messages": "Hello!"}, "messages"),
 ]

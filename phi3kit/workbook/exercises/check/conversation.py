@@ -133,7 +133,9 @@ def memory(my_memory: Callable[[Messages, int, Callable[[Messages], int]], Messa
         if not (isinstance(result, list) and result and all(turn in turns for turn in result)):
             hint = "Return a list of the turns that are to be sent, each of them unchanged."
             if not isinstance(result, list | None):
-                hint = f"A {type(result).__name__} is not a list: return the turns in a list, each of them unchanged."
+                hint = (
+                    f"Yours has the type {type(result).__name__}: return the turns in a list, each of them unchanged."
+                )
             raise Wrong(shorten(result), expected, hint)
         if result != right:
             tokens = count_tokens(result)
