@@ -35,8 +35,10 @@ class _ProbedModel:
         self.greedy = self.ask()
 
     def ask(self, **options: Any) -> str:
+        if "max_completion_tokens" not in options:
+            options = {"max_tokens": MAX_TOKENS, **options}
         with weights.offline():  # MLflow's pipeline asks a hub for a tokenizer at each `stop`
-            result = self._model.predict({"messages": MESSAGES, "max_tokens": MAX_TOKENS, **options})
+            result = self._model.predict({"messages": MESSAGES, **options})
         return chat.completion(result)["choices"][0]["message"]["content"]
 
     def differs(self, **options: Any) -> bool:
@@ -66,7 +68,9 @@ PROBES: dict[str, Callable[[_ProbedModel], bool]] = {
     "n=2": lambda model: bool(model.ask(n=2)),
     "stream=false": lambda model: bool(model.ask(stream=False)),
     "stream=true": lambda model: bool(model.ask(stream=True)),
-    "max_completion_tokens": lambda model: model.differs(max_completion_tokens=1),
+    "max_completion_tokens": lambda model: (
+        model.ask(max_completion_tokens=1) != model.ask(max_completion_tokens=MAX_TOKENS)
+    ),
     "response_format": lambda model: model.differs(response_format={"type": "json_object"}),
 }
 
