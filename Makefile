@@ -17,7 +17,7 @@
 PYTHON ?= $(shell test -x .venv/bin/python && test -e .venv/phi3kit-installed && echo .venv/bin/python || echo python3)
 BIN := .venv/bin
 
-.PHONY: run lint check test fire lab notebooks pins conda-environment first-hour learner solutions clean install
+.PHONY: run lint check test test-library test-notebooks fire lab notebooks pins conda-environment first-hour learner solutions clean install
 
 run: install
 	$(BIN)/phi3kit weights fetch tiny
@@ -33,11 +33,22 @@ lint: install
 check: lint
 	$(BIN)/pytest tests/unit tests/notebooks/test_hygiene.py
 
-# Tests that need the package index run first, with the set-up; for the others the network is cut.
+# Tests that need the package index run first, with the set-up; for the others the network is cut. They run in two
+# halves at once; what the notebooks' half prints follows when it is done.
+OFFLINE := $(BIN)/python tests/cut_off.py $(BIN)/pytest -m "not online and not night" --durations=20
+HALF := runs/test-notebooks.log
+
 test: lint
 	$(BIN)/phi3kit weights fetch tiny
 	$(BIN)/pytest -m online --durations=5
-	$(BIN)/python tests/cut_off.py $(BIN)/pytest -m "not online and not night" --durations=20
+	@$(MAKE) --no-print-directory --keep-going --jobs=2 test-library test-notebooks
+
+test-library:
+	$(OFFLINE) tests/unit tests/integration
+
+test-notebooks:
+	@mkdir -p runs
+	@$(OFFLINE) tests/notebooks tests/browser >$(HALF) 2>&1; status=$$?; cat $(HALF); exit $$status
 
 fire: install
 	$(BIN)/phi3kit weights fetch tiny

@@ -168,7 +168,8 @@ def install_torch():
 
 
 def install_rest(have_uv):
-    fast = [PYTHON, "-m", "uv", "pip", "install", "--quiet", "--python", PYTHON]
+    # uv leaves bytecode out by default: every process that may not write it would then compile MLflow anew, 6 seconds.
+    fast = [PYTHON, "-m", "uv", "pip", "install", "--quiet", "--compile-bytecode", "--python", PYTHON]
     # The pins are complete, so that no installer needs to look for anything they do not name.
     for what in (["--no-deps", "-r", PINS], ["--no-deps", "--no-build-isolation", "-e", HERE]):
         if have_uv and not errors_of(fast + what):

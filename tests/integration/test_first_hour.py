@@ -88,7 +88,7 @@ def cut_off(request, monkeypatch) -> Iterator[str]:
     monkeypatch.setattr(CutOff, "is_reset", request.param)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), CutOff) as server:
         server.handle_error = lambda *_: None  # the reset is meant
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=[0.01], daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}/simple"
         server.shutdown()
 

@@ -25,7 +25,7 @@ class Fake:
     def predict(self, request):
         if request.get("n") == 2:
             raise ValueError("n")
-        content = " ".join(["It", "is", "a", "city", "in", "Spain"][: request["max_tokens"]])
+        content = " ".join(["It", "is", "a", "city", "in", "Spain"][: request.get("max_tokens", 6)])
         return {"choices": [{"message": {"content": content}}]}
 
 

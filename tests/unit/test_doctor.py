@@ -50,7 +50,7 @@ def server():
 
     with HTTPServer(("127.0.0.1", 0), Handler) as serving:
         serving.status = 200
-        threading.Thread(target=serving.serve_forever, daemon=True).start()
+        threading.Thread(target=serving.serve_forever, args=[0.01], daemon=True).start()
         yield serving
         serving.shutdown()
 
