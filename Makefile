@@ -33,17 +33,17 @@ lint: install
 check: lint
 	$(BIN)/pytest tests/unit tests/notebooks/test_hygiene.py
 
-# Tests that need the package index run first, with the set-up; for the others the network is cut. They run in two
-# halves at once; what the notebooks' half prints follows when it is done.
+# For all tests but those that need the package index, the network is cut. The notebooks run beside the others; what
+# they print follows when they are done.
 OFFLINE := $(BIN)/python tests/cut_off.py $(BIN)/pytest -m "not online and not night" --durations=20
 HALF := runs/test-notebooks.log
 
 test: lint
 	$(BIN)/phi3kit weights fetch tiny
-	$(BIN)/pytest -m online --durations=5
-	@$(MAKE) --no-print-directory --keep-going --jobs=2 test-library test-notebooks
+	@$(MAKE) --no-print-directory --keep-going --jobs=2 test-notebooks test-library
 
 test-library:
+	$(BIN)/pytest -m online --durations=5
 	$(OFFLINE) tests/unit tests/integration
 
 test-notebooks:

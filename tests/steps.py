@@ -149,12 +149,18 @@ def exported(small: Path, tmp_path_factory: pytest.TempPathFactory) -> Step:
 
 
 @pytest.fixture(scope="module")
-def fetched(small: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Step]:
-    """The step that fetches `small` from a slow hub."""
+def slow_hub(small: Path) -> Iterator[Hub]:
+    """A hub that has `small`, and sends it slowly."""
     with Hub(small.parents[1]) as server:
         server.slow = {f"someone/small/{path.name}": 0.1 for path in small.iterdir()}
-        env = {"HF_ENDPOINT": server.url, "HF_HUB_OFFLINE": "0", "NO_PROXY": "127.0.0.1,localhost"}
-        yield Step(tmp_path_factory.mktemp("fetched"), "checkpoint", HUB_ID, env)
+        yield server
+
+
+@pytest.fixture(scope="module")
+def fetched(slow_hub: Hub, tmp_path_factory: pytest.TempPathFactory) -> Step:
+    """The step that fetches `small` from a slow hub."""
+    env = {"HF_ENDPOINT": slow_hub.url, "HF_HUB_OFFLINE": "0", "NO_PROXY": "127.0.0.1,localhost"}
+    return Step(tmp_path_factory.mktemp("fetched"), "checkpoint", HUB_ID, env)
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from hub_client import ONNX, ONNX_UNWANTED, ONNX_WANTED, PHI_3, UNWANTED, WANTED, Client, repository
 from hub_server import Hub
-from steps import copies, exported, fetched, small, tiny
+from steps import copies, exported, fetched, slow_hub, small, tiny
 
-__all__ = ["client", "copies", "exported", "fetched", "hub", "small", "tiny"]
+__all__ = ["client", "copies", "exported", "fetched", "hub", "slow_hub", "small", "tiny"]
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Returned notebooks that misbehave, in real kernels; and the solutions of the committed notebooks, graded."""
+"""Returned notebooks that misbehave, in real kernels."""
 
 import contextlib
 import os
@@ -14,7 +14,6 @@ import pytest
 from returned import CHECKS, SOLUTIONS, returned, workbook
 
 from phi3kit.workbook.exercises import network, sandbox
-from phi3kit.workbook.exercises.cells import exercises, solved
 from phi3kit.workbook.exercises.grading import grade
 from phi3kit.workbook.exercises.supervisor import Limits
 from phi3kit.workbook.running import paths
@@ -240,32 +239,3 @@ def test_a_terminal_shows_which_cell_runs(tmp_path):
             while part := terminal.read(4096):
                 shown += part
     assert b"cell 3 of 8" in shown
-
-
-@pytest.fixture(scope="module", params=[path.stem for path in paths.notebooks()])
-def full_marks(request, tiny_onnx, tmp_path_factory):
-    """A committed notebook, and the report on it with all solutions in place."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(paths, "NOTEBOOKS", paths.ROOT / "notebooks")
-        original = nbformat.read(paths.NOTEBOOKS / f"{request.param}.ipynb", as_version=4)
-        path = tmp_path_factory.mktemp("solved") / "returned.ipynb"
-        nbformat.write(solved(original), path)
-        return request.param, original, grade(path)
-
-
-@pytest.mark.tiny
-def test_a_solved_notebook_is_recognized(full_marks):
-    name, _, report = full_marks
-    assert report.notebook == name
-
-
-@pytest.mark.tiny
-def test_a_solved_notebook_has_no_problems(full_marks):
-    assert full_marks[2].problems == []
-
-
-@pytest.mark.tiny
-def test_a_solved_notebook_gets_full_marks(full_marks):
-    _, original, report = full_marks
-    feedback = {mark.exercise: (mark.right == mark.steps, mark.feedback) for mark in report.marks}
-    assert feedback == {exercise.name: (True, {}) for exercise in exercises(original)}

@@ -60,10 +60,12 @@ def test_a_killed_export_leaves_nothing_unfinished(exported):
     assert ({path.name for path in folder.parent.iterdir()}, exported.damaged()) == ({".lock", folder.name}, [])
 
 
-def test_a_killed_download_leaves_nothing_unfinished(fetched, small):
-    process = fetched.start()
-    wait_until(lambda: list(fetched.home.glob("hf/hub/models--*/snapshots/*/config.json")))  # one of several files
-    kill(process, alone=True)
+def test_a_killed_download_leaves_nothing_unfinished(fetched, slow_hub, small):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(slow_hub.stalls, "someone/small/model.safetensors", 1000)
+        process = fetched.start()
+        wait_until(lambda: list(fetched.home.glob("hf/hub/models--*/snapshots/*/config.json")))  # one of several files
+        kill(process, alone=True)
     offline = fetched.start(HF_HUB_OFFLINE="1")
     assert "is not complete" in offline.communicate()[1]
     folder = fetched.run()
