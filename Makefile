@@ -70,7 +70,7 @@ notebooks: install
 pins: install
 	UV_CUSTOM_COMPILE_COMMAND="make pins" $(BIN)/uv pip compile pyproject.toml --quiet --all-extras --universal \
 		--python-version 3.11 --no-annotate $(UPDATE) --output-file requirements.txt
-	@for platform in x86_64-manylinux_2_28 aarch64-manylinux_2_28 aarch64-apple-darwin x86_64-pc-windows-msvc; do \
+	@for platform in x86_64-manylinux_2_31 aarch64-manylinux_2_31 aarch64-apple-darwin x86_64-pc-windows-msvc; do \
 		for version in 3.11 3.12 3.13; do \
 			echo "Wheels for $$platform, Python $$version"; \
 			MACOSX_DEPLOYMENT_TARGET=14.0 $(BIN)/uv pip compile pyproject.toml --quiet --all-extras --no-annotate \

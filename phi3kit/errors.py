@@ -24,6 +24,10 @@ class InvalidRequest(Phi3KitError, ValueError):
         super().__init__(f"{field}={_short(value)} is not allowed: give {allowed}.")
         self.field, self.value, self.allowed = field, value, allowed
 
+    def renamed(self, field: str, name: str) -> "InvalidRequest":
+        """Return the same refusal by the name that the caller wrote, where it is about `field`."""
+        return InvalidRequest(name, self.value, self.allowed) if self.field == field else self
+
 
 class InvalidSetting(Phi3KitError):
     """An environment variable of the kit has a value that it cannot use: the operator's mistake, not the caller's.

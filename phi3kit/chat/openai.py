@@ -1,22 +1,89 @@
 """OpenAI's shapes, written once: completion, chunk, usage and error; `Gathered` collects the chunks of one stream."""
 
+import json
 import time
 import uuid
 from typing import Any
 
 from phi3kit.errors import InvalidRequest
 
+# Options that have no effect here, each with the value that asks for none: any other value is refused.
+NEUTRAL: dict[str, Any] = {
+    "n": 1,
+    "stream": False,
+    "frequency_penalty": 0,
+    "presence_penalty": 0,
+    "logit_bias": {},
+    "logprobs": False,
+    "top_logprobs": 0,
+    "response_format": {"type": "text"},
+    "modalities": ["text"],
+    "tools": [],
+    "tool_choice": "none",
+    "functions": [],
+}
 
-def usage(prompt_tokens: int, completion_tokens: int) -> dict[str, int]:
-    """Return how many tokens one request read and generated."""
-    return {
+
+def refuse_other_than(neutral: dict[str, Any], fields: dict[str, Any]) -> None:
+    """Take options out of `fields` that may only have their neutral value.
+
+    Raises:
+        InvalidRequest: naming an option that has another.
+    """
+    for name, only in neutral.items():
+        # To Python, True is 1.
+        if (value := fields.pop(name, only)) != only or isinstance(value, bool) != isinstance(only, bool):
+            raise InvalidRequest(name, value, f"{json.dumps(only)}, or leave it out: there is no other")
+
+
+def rename_max_tokens(fields: dict[str, Any]) -> str:
+    """Rename OpenAI's newer `max_completion_tokens` to `max_tokens`, and return the name that the caller wrote.
+
+    Raises:
+        InvalidRequest: both are there.
+    """
+    if "max_completion_tokens" not in fields:
+        return "max_tokens"
+    if "max_tokens" in fields:
+        raise InvalidRequest("max_tokens", fields["max_tokens"], "either this or max_completion_tokens")
+    fields["max_tokens"] = fields.pop("max_completion_tokens")
+    return "max_completion_tokens"
+
+
+def plain_messages(messages: Any) -> Any:
+    """Return messages with contents in parts of text joined to one text; what is no such content stays as it is."""
+    if not isinstance(messages, list):
+        return messages
+    return [
+        message | {"content": _joined(f"messages[{i}].content", message["content"])}
+        if isinstance(message, dict) and isinstance(message.get("content"), list)
+        else message
+        for i, message in enumerate(messages)
+    ]
+
+
+def _joined(field: str, parts: list[Any]) -> str:
+    for i, part in enumerate(parts):
+        if not isinstance(part, dict) or part.get("type") != "text" or not isinstance(part.get("text"), str):
+            raise InvalidRequest(f"{field}[{i}]", part, 'a part such as {"type": "text", "text": "Hello!"}')
+    return "".join(part["text"] for part in parts)
+
+
+def usage(prompt_tokens: int, completion_tokens: int, cached_tokens: int | None = None) -> dict[str, Any]:
+    """Return how many tokens one request read and generated, and how many of the prompt were in a cache."""
+    counts: dict[str, Any] = {
         "prompt_tokens": prompt_tokens,
         "completion_tokens": completion_tokens,
         "total_tokens": prompt_tokens + completion_tokens,
     }
+    if cached_tokens is not None:
+        counts["prompt_tokens_details"] = {"cached_tokens": cached_tokens}
+    return counts
 
 
-def chat_completion(*, model: str, text: str, finish_reason: str, usage: dict[str, int]) -> dict[str, Any]:
+def chat_completion(
+    *, model: str, text: str, finish_reason: str, usage: dict[str, Any], logprobs: list[dict[str, Any]] | None = None
+) -> dict[str, Any]:
     """Return one chat completion with one choice.
 
     Args:
@@ -24,8 +91,15 @@ def chat_completion(*, model: str, text: str, finish_reason: str, usage: dict[st
         text: the answer.
         finish_reason: `stop` or `length`.
         usage: as `usage` returns it.
+        logprobs: an entry for each token, as `logprob` returns it, where they were asked for.
     """
-    choice = {"index": 0, "finish_reason": finish_reason, "message": {"role": "assistant", "content": text}}
+    choice: dict[str, Any] = {
+        "index": 0,
+        "finish_reason": finish_reason,
+        "message": {"role": "assistant", "content": text},
+    }
+    if logprobs is not None:
+        choice["logprobs"] = {"content": logprobs}
     return _head("chat.completion", model) | {"choices": [choice], "usage": usage}
 
 
@@ -40,14 +114,22 @@ class Chunks:
         self._head = _head("chat.completion.chunk", model)
         self._delta = {"role": "assistant"}  # the first chunk names the role
 
-    def piece(self, text: str) -> dict[str, Any]:
+    def piece(self, text: str, logprobs: list[dict[str, Any]] | None = None) -> dict[str, Any]:
         """Return the chunk that carries the next piece of text."""
         delta, self._delta = self._delta | {"content": text}, {}
-        return self._head | {"choices": [{"index": 0, "delta": delta, "finish_reason": None}]}
+        choice = {"index": 0, "delta": delta, "finish_reason": None}
+        if logprobs is not None:
+            choice["logprobs"] = {"content": logprobs}
+        return self._head | {"choices": [choice]}
 
-    def end(self, finish_reason: str, usage: dict[str, int]) -> dict[str, Any]:
-        """Return the last chunk."""
-        return self._head | {"choices": [{"index": 0, "delta": {}, "finish_reason": finish_reason}], "usage": usage}
+    def end(self, finish_reason: str, usage: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Return the chunk that ends the answer, with the usage where one is given."""
+        end = self._head | {"choices": [{"index": 0, "delta": {}, "finish_reason": finish_reason}]}
+        return end | ({"usage": usage} if usage else {})
+
+    def usage(self, usage: dict[str, Any]) -> dict[str, Any]:
+        """Return OpenAI's last chunk of a stream with `include_usage`: it has no choices."""
+        return self._head | {"choices": [], "usage": usage}
 
 
 class Gathered:
@@ -67,7 +149,7 @@ class Gathered:
 
     def add(self, chunk: dict[str, Any]) -> str:
         """Take the next chunk, or a whole completion, and return the text that it adds."""
-        choice = chunk["choices"][0]
+        choice = chunk["choices"][0] if chunk["choices"] else {}
         piece = (choice.get("delta") or choice.get("message") or {}).get("content") or ""
         self.text += piece
         self.finish_reason = choice.get("finish_reason") or self.finish_reason
@@ -94,6 +176,13 @@ def completion(result: object) -> dict[str, Any]:
     if not isinstance(answer, dict) or not answer.get("choices"):
         raise InvalidRequest("result", result, "one chat completion, or a list that holds one")
     return answer
+
+
+def logprob(token: str, value: float, top: list[tuple[str, float]]) -> dict[str, Any]:
+    """Return the entry of one token: its text, the logarithm of its probability, and the likeliest tokens'."""
+    entry = {"token": token, "logprob": value, "bytes": list(token.encode())}
+    tops = [{"token": text, "logprob": each, "bytes": list(text.encode())} for text, each in top]
+    return entry | {"top_logprobs": tops}
 
 
 def error(message: str, *, type: str, param: str | None = None, code: str | None = None) -> dict[str, Any]:

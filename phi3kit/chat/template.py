@@ -27,8 +27,8 @@ _WHOLE = re.compile(r"\S(?:.*\S)?", re.DOTALL)
 # Unicode's white space, which a control token with `lstrip` or `rstrip` removes. `str.isspace` accepts four
 # separators more.
 _SPACE = "".join(c for c in map(chr, range(0x3001)) if c.isspace() and not "\x1c" <= c <= "\x1f")
-# The names under which transformers hands a tokenizer's special tokens to its template.
-_SPECIAL = tuple(f"{name}_token" for name in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"))
+# A private-use character that replaces the beginning of what could become a control token.
+_OTHER = "\ue002"
 
 
 class ChatTemplate:
@@ -55,6 +55,7 @@ class ChatTemplate:
         try:
             self._template = rendering.compiled(self.source, _refuse)
             prompts = {self._rendered([{"role": "user", "content": text}]) for text in ("Yes", "No")}
+            self._check_tokens("".join(prompts))
         except _Refused:
             return  # the template works, and wants another conversation
         except TemplateError as error:
@@ -73,9 +74,27 @@ class ChatTemplate:
         config, legacy = self._config, self._folder / "special_tokens_map.json"
         if legacy.exists() and "added_tokens_decoder" not in config:
             config = config | folders.read_json(legacy)
-        tokens = {name: config[name] for name in _SPECIAL if config.get(name)}
+        extra = config.get("extra_special_tokens")
+        tokens = config | (extra if isinstance(extra, dict) else {})
+        tokens = {name: token for name, token in tokens.items() if name.endswith("_token") and token}
         texts = {name: token.get("content") if isinstance(token, dict) else token for name, token in tokens.items()}
         return {name: text for name, text in texts.items() if isinstance(text, str)}
+
+    def _check_tokens(self, prompt: str) -> None:
+        """Refuse what transformers reads as one token, and `tokenizer.json` does not know."""
+        if self._config.get("split_special_tokens"):
+            raise WeightsError(f"{self._folder}: `split_special_tokens` in tokenizer_config.json cannot be used here.")
+        path = self._folder / "added_tokens.json"
+        declared = [*self._special.values(), *(folders.read_json(path) if path.exists() else ())]
+        for name in ("additional_special_tokens", "extra_special_tokens", "added_tokens_decoder"):
+            entries = self._config.get(name) or ()
+            declared += entries.values() if isinstance(entries, dict) else entries
+        texts = [token.get("content") if isinstance(token, dict) else token for token in declared]
+        unknown = [text for text in texts if text in prompt and self._tokenizer.token_to_id(text) is None]
+        if unknown:
+            raise WeightsError(
+                f"{self._folder / 'tokenizer.json'} lacks the token {unknown[0]} of the chat template. Fetch it again."
+            )
 
     def _read_source(self) -> str:
         more = sorted((self._folder / "additional_chat_templates").glob("*.jinja"))
@@ -97,6 +116,11 @@ class ChatTemplate:
     def _plain(self) -> Any:
         """The tokenizer without its control tokens: every text it encodes is only text."""
         model = dict(self._tokenizer_json["model"])
+        hidden = self._control.keys() - {model.get("unk_token")}
+        if isinstance(vocabulary := model["vocab"], dict):
+            model["vocab"] = {_OTHER * (text in hidden) + text: number for text, number in vocabulary.items()}
+        else:
+            model["vocab"] = [[_OTHER * (text in hidden) + text, score] for text, score in vocabulary]
         if "merges" in model:
             # In some tokenizers merges (pairs, or "left right") spell a control token: here it stays text.
             merges = [m for m in model["merges"] if "".join(m).replace(" ", "") not in self._control]
@@ -170,14 +194,25 @@ class ChatTemplate:
             except TemplateError:
                 continue
             parts[1::2] = [texts[int(number)] for number in parts[1::2]]
-            if "".join(parts) == prompt:
+            if "".join(parts) == prompt and (pattern is _WHOLE or self._holds_no_more(parts, messages, now)):
                 return parts
         tokens = ((i, self._controls.search(message["content"])) for i, message in enumerate(messages))
         i, token = next(((i, token[0]) for i, token in tokens if token), (0, ""))
-        if not token:
+        if not token and self._holds_no_more([prompt], messages, now):
             return [prompt]
-        allowed = f"a text without {token}, by which the model's chat template decides what to write"
+        what = f"{token}, by which" if token else "pieces of control tokens, from which"
+        allowed = f"a text without {what} the model's chat template decides what to write"
         raise InvalidRequest(f"messages[{i}].content", messages[i]["content"], allowed)
+
+    def _holds_no_more(self, parts: list[str], messages: list[dict[str, str]], now: datetime) -> bool:
+        """Whether the template's parts hold no control token that it made of a content, by an edit for example."""
+        firsts = re.compile("|".join(sorted({re.escape(token.strip()[0]) for token in self._control})) or "(?!)")
+        others = [message | {"content": firsts.sub(_OTHER, message["content"])} for message in messages]
+        try:
+            own = len(self._controls.findall(self._rendered(others, now)))
+        except TemplateError:
+            return False
+        return sum(len(self._controls.findall(part)) for part in parts[::2]) <= own
 
     def _encode_parts(self, parts: list[str]) -> list[int]:
         pieces = []

@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 import phi3kit
-from phi3kit.cli import chat, doctor, grade, notebooks, weights
+from phi3kit.cli import chat, doctor, grade, notebooks, serve, weights
 from phi3kit.errors import InvalidRequest, Phi3KitError
 
 
@@ -53,6 +53,7 @@ app.command("run", context_settings={"ignore_unknown_options": True})(notebooks.
 app.command("refresh")(notebooks.refresh)
 app.command("clean")(notebooks.clean)
 app.command("chat")(chat.chat)
+app.command("serve")(serve.serve)
 app.command("grade")(grade.grade)
 app.command("doctor")(doctor.doctor)
 app.add_typer(weights.app, name="weights")

@@ -119,8 +119,7 @@ class Conversation:
             except KeyboardInterrupt:
                 pass
             finally:
-                if answer.strip():  # an empty turn would be refused as part of the next prompt
-                    self._turns += [request, {"role": "assistant", "content": answer}]
+                self._turns += [request, {"role": "assistant", "content": answer}]  # an empty answer is one too
         print(flush=True)
         _remark(note)
 

@@ -24,6 +24,9 @@ from phi3kit.weights.layout import checkpoint_lacks, onnx_lacks
 CORE = {Form.CHECKPOINT: 31e9, Form.ONNX: 60e9}  # bytes of weights that one core multiplies in a second
 LAYER = {Form.CHECKPOINT: 300e-6, Form.ONNX: 25e-6}  # additional seconds for each layer
 
+# How many pipelines and how many ONNX models each notebook logs.
+LOGGED = {"TransformerPipeline": (2, 0), "CustomPythonWrapper": (1, 4)}
+
 PROMPT = "<|user|>\nTell me a long story about the sea.<|end|>\n<|assistant|>\n"
 
 
@@ -98,8 +101,9 @@ def list_needs(entry: Entry) -> list[Needs]:
         sizes = {item.form: item.size for item in items if item.name == entry.name}
         cache = Path(constants.HF_HUB_CACHE) if entry.checkpoint.repo else store.root()
         checkpoint, onnx = entry.checkpoint, entry.onnx
-        # CustomPythonWrapper needs the checkpoint too: it logs three ONNX models and one pipeline, and compares them.
-        written = 2 * checkpoint.disk - sizes.get(Form.CHECKPOINT, 0) + 3 * onnx.disk
+        # CustomPythonWrapper needs the checkpoint too: it compares a pipeline with the ONNX models.
+        pipelines, models = LOGGED["CustomPythonWrapper"]
+        written = (1 + pipelines) * checkpoint.disk - sizes.get(Form.CHECKPOINT, 0) + models * onnx.disk
         notebooks = {
             Form.CHECKPOINT: _pipeline_notebook(checkpoint.disk),
             Form.ONNX: (written, checkpoint.memory + onnx.memory),
@@ -120,11 +124,11 @@ def list_needs(entry: Entry) -> list[Needs]:
 
 
 def _pipeline_notebook(size: int) -> tuple[int, int]:
-    """The disk and memory of TransformerPipeline: it logs a checkpoint twice, and for a moment holds it twice.
+    """The disk and memory of TransformerPipeline: it logs checkpoints, and for a moment holds one twice.
 
     With random weights of Phi-3's shape, 7.6 GB, its largest process was measured at 15.2 GB.
     """
-    return 2 * size, 2 * size + LIBRARIES
+    return LOGGED["TransformerPipeline"][0] * size, 2 * size + LIBRARIES
 
 
 def _checkpoint(folder: Path) -> Needs:

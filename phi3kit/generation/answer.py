@@ -63,6 +63,10 @@ class Row:
         self._text += sure
         return sure
 
+    def end(self) -> str:
+        """End the answer here, as complete, and return the text that was held back."""
+        return self._end("stop", self._held)
+
     def _end(self, reason: Literal["stop", "length"], text: str) -> str:
         self.finish_reason = reason
         self._text += text

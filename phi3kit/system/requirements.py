@@ -15,6 +15,7 @@ FORCE = "PHI3KIT_FORCE"  # set by `--force`: disk and memory are then not checke
 EXTRAS = {
     "checkpoint": ("torch", "transformers", "accelerate", "gguf"),
     "export": ("onnx", "onnx_ir"),
+    "serve": ("fastapi", "llguidance", "prometheus_client", "uvicorn"),
     "notebooks": ("ipykernel", "ipywidgets", "nbclient", "nbconvert", "papermill"),
 }
 

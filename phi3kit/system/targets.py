@@ -39,7 +39,7 @@ DML_VERSION = "0.13.1"  # later ones require an onnxruntime-directml that is not
 
 
 def installed() -> dict[str, str]:
-    """The installed packages and their versions; of more than two, one overwrote modules of another."""
+    """The installed packages and versions; if there are more than two, they have overwritten each other's files."""
     found = {}
     for name in chain(*PACKAGES.values()):
         with contextlib.suppress(metadata.PackageNotFoundError):

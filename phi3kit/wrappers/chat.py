@@ -1,6 +1,5 @@
 """The chat contract over the ONNX model: chat messages in, one chat completion for each request out."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,22 +14,12 @@ from phi3kit.chat import ChatTemplate, openai
 from phi3kit.chat.messages import OPENAI_FIELDS
 from phi3kit.errors import InvalidRequest
 from phi3kit.generation import Answer, Engine, Options
-from phi3kit.wrappers.inputs import answers, bad_request, only_row, rows
+from phi3kit.wrappers.inputs import Request, answers, bad_request, checked, only_row, rows
 from phi3kit.wrappers.prompt import ARTIFACT
 from phi3kit.wrappers.schema import option_columns
 
-# OpenAI's options without an effect here, each with the value that asks for none. MLflow silently drops fields that a
-# signature does not name; these are named, so that any other value is refused.
-_NEUTRAL: dict[str, Any] = {
-    "n": 1,
-    "stream": False,  # `predict_stream` streams
-    "frequency_penalty": 0,
-    "presence_penalty": 0,
-    "logit_bias": {},
-    "logprobs": False,
-    "response_format": {"type": "text"},
-    "tools": [],
-}
+# Fields that MLflow would drop if the signature did not name them. The last is transformers' own name, and is refused.
+_FURTHER = ("max_completion_tokens", "params", "max_new_tokens")
 
 
 class Phi3Chat(mlflow.pyfunc.PythonModel):
@@ -50,11 +39,14 @@ class Phi3Chat(mlflow.pyfunc.PythonModel):
         The result is a list for a single request too: MLflow hands a dict, a list of one and a table of one row over
         as the same table.
 
+        Options stand in a request, beside `messages` or in an object `params`. The argument `params` counts where
+        Python calls this method: MLflow drops it, because the signature declares no params.
+
         Raises:
-            MlflowException: a bad request (400), naming the field that was refused.
+            MlflowException: a bad request (400), naming the field that was refused, and its row if there are several.
         """
         with bad_request():
-            requests = [self._request(row) for row in rows(model_input)]
+            requests = checked(rows(model_input), params, self._request)
             return [self._completion(answer) for answer in answers(self.engine, requests)]
 
     def predict_stream(
@@ -62,7 +54,8 @@ class Phi3Chat(mlflow.pyfunc.PythonModel):
     ) -> Iterator[dict[str, Any]]:
         """Answer one request as chat completion chunks; the last carries `finish_reason` and `usage`."""
         with bad_request():
-            stream = self.engine.stream(*self._request(only_row(model_input) | {"stream": False}))
+            request = only_row(model_input) | {"stream": False}
+            stream = self.engine.stream(*checked([request], params, self._request)[0])
         chunks = openai.Chunks(self.model_name)
         with stream:
             for text in stream:
@@ -70,22 +63,16 @@ class Phi3Chat(mlflow.pyfunc.PythonModel):
         assert stream.answer
         yield chunks.end(stream.answer.finish_reason, _usage(stream.answer))
 
-    def _request(self, fields: dict[str, Any]) -> tuple[list[int], Options]:
+    def _request(self, fields: dict[str, Any]) -> Request:
         """Check one request and return its prompt's token ids and its options."""
-        for name, neutral in _NEUTRAL.items():
-            if (value := fields.pop(name, neutral)) != neutral:
-                raise InvalidRequest(name, value, f"{json.dumps(neutral)}, or leave it out: there is no other")
-        if newer := "max_completion_tokens" in fields:
-            if "max_tokens" in fields:
-                raise InvalidRequest("max_tokens", fields["max_tokens"], "either this or max_completion_tokens")
-            fields["max_tokens"] = fields.pop("max_completion_tokens")
+        openai.refuse_other_than(openai.NEUTRAL, fields)
+        limit = openai.rename_max_tokens(fields)
         ids = self.template.encode(fields.pop("messages", None))
         try:
             options = Options(**fields)
             return self.engine.check_prompt("messages", ids, options), options
-        except InvalidRequest as refused:  # by the name that the caller wrote
-            name = "max_completion_tokens" if newer and refused.field == "max_tokens" else refused.field
-            raise InvalidRequest(name, refused.value, refused.allowed) from None
+        except InvalidRequest as refused:
+            raise refused.renamed("max_tokens", limit) from None
 
     def _completion(self, answer: Answer) -> dict[str, Any]:
         return openai.chat_completion(
@@ -98,9 +85,11 @@ class Phi3Chat(mlflow.pyfunc.PythonModel):
         unused = [Property(name, AnyType(), required=False) for name in OPENAI_FIELDS]
         content = Property("content", DataType.string, required=False)
         message = Object([Property("role", DataType.string), content, *unused])
-        others = [ColSpec(AnyType(), name, required=False) for name in ("max_completion_tokens", *_NEUTRAL)]
-        inputs = Schema([ColSpec(Array(message), "messages"), *option_columns(), *others])
-        return ModelSignature(inputs, CHAT_MODEL_OUTPUT_SCHEMA)
+        others = [ColSpec(AnyType(), name, required=False) for name in (*_FURTHER, *openai.NEUTRAL)]
+        # Without params: MLflow's server would move options out of a request into them, and refuse null for `stop`, a
+        # single text, and 2.0 for a whole number.
+        inputs = [ColSpec(Array(message), "messages"), *option_columns(), *others]
+        return ModelSignature(Schema(inputs), CHAT_MODEL_OUTPUT_SCHEMA)
 
     @staticmethod
     def input_example() -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Requests as MLflow hands them over, in one form; their answers; and refusals as MLflow's errors."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -9,6 +9,8 @@ from mlflow.exceptions import MlflowException
 
 from phi3kit.errors import InvalidRequest
 from phi3kit.generation import Answer, Engine, Options
+
+Request = tuple[list[int], Options]  # the prompt's token ids, and how to generate
 
 
 def rows(model_input: Any) -> list[dict[str, Any]]:
@@ -39,14 +41,41 @@ def only_row(model_input: Any) -> dict[str, Any]:
     return requests[0]
 
 
+def checked(
+    requests: list[dict[str, Any]], params: Mapping[str, Any] | None, check: Callable[[dict[str, Any]], Request]
+) -> list[Request]:
+    """Give each request the options of the call, and check it.
+
+    Args:
+        requests: as `rows` returns them. A request's own options, under their names or in an object `params`, win.
+        params: the options of the call.
+        check: takes the fields of one request, and returns its token ids and its options.
+
+    Raises:
+        InvalidRequest: as `check` raises it; if a field of one request among several was refused, it names the request.
+    """
+    common, results = present(params or {}), []
+    for i, request in enumerate(requests):
+        try:
+            if not isinstance(own := request.pop("params", {}), Mapping):
+                raise InvalidRequest("params", own, 'an object such as {"max_tokens": 64}')
+            request |= present(own)
+            results.append(check(common | request))
+        except InvalidRequest as refused:
+            if len(requests) == 1 or refused.field in common.keys() - request.keys():
+                raise
+            raise refused.renamed(refused.field, f"requests[{i}].{refused.field}") from None
+    return results
+
+
 def present(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Drop fields that are None, and turn NumPy's values into Python's."""
     plain = {name: value.tolist() if hasattr(value, "tolist") else value for name, value in fields.items()}
     return {name: value for name, value in plain.items() if value is not None}
 
 
-def answers(engine: Engine, requests: Sequence[tuple[list[int], Options]]) -> list[Answer]:
-    """Answer requests (token ids and options) in order; those with equal options share a batch."""
+def answers(engine: Engine, requests: Sequence[Request]) -> list[Answer]:
+    """Answer requests in order; those with equal options share a batch."""
     answered: list[Any] = [None] * len(requests)
     for options in {options for _, options in requests}:
         indices = [i for i, request in enumerate(requests) if request[1] == options]

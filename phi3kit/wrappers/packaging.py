@@ -20,6 +20,8 @@ _MODEL_CODE = {Phi3Model: "phi3_model.py", Phi3Chat: "phi3_chat.py"}
 # What a stored model runs. Nothing in these imports the rest of the kit when it is loaded.
 _STORED = ("__init__.py", "errors.py", "system", "chat", "generation", "wrappers")
 
+_PROBE = [{"role": "user", "content": "Two  spaces, and Grüße."}]
+
 # What the code of each wrapper imports, and mlflow itself, which loads it.
 _ONNX = ("tokenizers", "jinja2", "joblib", "psutil", "pandas", "numpy")
 _TRANSFORMERS = ("mlflow", "transformers", "torch", "tokenizers", "safetensors", "jinja2", "pandas", "numpy")
@@ -106,7 +108,7 @@ def packaged_pipeline(model: str) -> dict[str, Any]:
     from phi3kit import weights
 
     folder = weights.checkpoint(model)
-    ChatTemplate(folder)
+    template = ChatTemplate(folder)
     try:
         network, report = transformers.AutoModelForCausalLM.from_pretrained(
             folder, dtype="auto", output_loading_info=True
@@ -118,6 +120,9 @@ def packaged_pipeline(model: str) -> dict[str, Any]:
         raise WeightsError(f"transformers cannot use {folder}: {type(error).__name__}: {reason}") from error
     if missing := sorted(report["missing_keys"]):  # transformers fills them with random numbers
         raise WeightsError(f"The weights in {folder} lack {missing[0]}, which its config.json wants. Copy it again.")
+    if template.encode(_PROBE) != tokenizer.apply_chat_template(_PROBE, add_generation_prompt=True, return_dict=False):
+        name = type(tokenizer).__name__
+        raise WeightsError(f"{name} of transformers reads prompts otherwise than tokenizer.json in {folder} says.")
     built.model.name_or_path = weights.resolve(model).name  # the completion's `model`; a path would name this machine
     return {
         "transformers_model": built,

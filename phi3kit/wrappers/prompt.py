@@ -1,6 +1,6 @@
 """The prompt contract of the 2024 walkthrough: N prompts in, N answers out, with options per call."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import mlflow
@@ -8,9 +8,8 @@ import pandas as pd
 from mlflow.models import ModelSignature
 from mlflow.types.schema import ColSpec, Schema
 
-from phi3kit.errors import InvalidRequest
 from phi3kit.generation import Engine, Options
-from phi3kit.wrappers.inputs import answers, bad_request, only_row, present, rows
+from phi3kit.wrappers.inputs import Request, answers, bad_request, checked, only_row, rows
 from phi3kit.wrappers.schema import option_columns, option_object, option_params
 
 ARTIFACT = "phi3-mini-onnx"
@@ -27,13 +26,15 @@ class Phi3Model(mlflow.pyfunc.PythonModel):
         """Answer every row's `prompt`, in order.
 
         Options stand in `params`, for all rows, or in a row, under their names or in an object `params`: those of a
-        row win.
+        row win. MLflow takes the object `params` in all rows of a table or in none of them; an option under its name
+        may stand in any row.
 
         Raises:
-            MlflowException: a bad request (400), naming the prompt or option that was refused.
+            MlflowException: a bad request (400), naming the prompt or option that was refused, and its row if there
+                are several.
         """
         with bad_request():
-            requests = [self._request(f"prompts[{i}]", row, params) for i, row in enumerate(rows(model_input))]
+            requests = checked(rows(model_input), params, self._request)
             return [answer.text for answer in answers(self.engine, requests)]
 
     def predict_stream(
@@ -41,17 +42,14 @@ class Phi3Model(mlflow.pyfunc.PythonModel):
     ) -> Iterator[str]:
         """Answer one prompt piece by piece; closing the iterator ends the generation."""
         with bad_request():
-            stream = self.engine.stream(*self._request("prompt", only_row(model_input), params))
+            stream = self.engine.stream(*checked([only_row(model_input)], params, self._request)[0])
         with stream:
             yield from stream
 
-    def _request(self, field: str, row: dict[str, Any], params: dict[str, Any] | None) -> tuple[list[int], Options]:
-        """Check one row and return its prompt's token ids and its options."""
-        prompt, own = row.pop("prompt", None), row.pop("params", {})
-        if not isinstance(own, Mapping):
-            raise InvalidRequest("params", own, 'an object such as {"max_tokens": 64}')
-        options = Options(**present({**(params or {}), **row, **own}))
-        return self.engine.check_prompt(field, prompt, options), options
+    def _request(self, fields: dict[str, Any]) -> Request:
+        """Check one request and return its prompt's token ids and its options."""
+        prompt, options = fields.pop("prompt", None), Options(**fields)
+        return self.engine.check_prompt("prompt", prompt, options), options
 
     @staticmethod
     def signature() -> ModelSignature:

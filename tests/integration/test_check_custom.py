@@ -10,6 +10,8 @@ import pytest
 from conftest import own_store
 
 from phi3kit.workbook.exercises.cells import exercises
+from phi3kit.workbook.exercises.check.elsewhere import ask
+from phi3kit.workbook.exercises.supervisor import Limits
 from phi3kit.workbook.running.clean import LEFT_BY_RUNS
 from phi3kit.workbook.running.paths import NOTEBOOKS, ROOT
 
@@ -42,6 +44,15 @@ CLOCK = """        for piece in pieces:
             text += piece
             if time.monotonic() >= end:
                 break
+"""
+THREADED = """    import threading
+
+    texts = []
+    reader = threading.Thread(target=lambda: texts.extend(pieces), daemon=True)
+    reader.start()
+    reader.join(seconds)
+    return "".join(texts)
+
 """
 ASKED = "my_deadline(pieces, seconds=0.1)"
 ENCODED = "prompts = [self.template.encode(messages) for messages in chats]"
@@ -142,6 +153,7 @@ MISTAKES = {
         ({"for piece in pieces": "while piece := next(pieces)"}, "a `for` loop ends"),
         ({SLEPT: f"    time.sleep(seconds)\n{SLEPT}"}, "not for the clock"),
         ({CLOCK: "        while time.monotonic() < end:\n            text += next(pieces, '')\n"}, "not for the clock"),
+        ({SLEPT: f"{THREADED}{SLEPT}"}, "in this thread"),
         (
             {CLOCK: f"{CLOCK}        while True:\n            text += next(pieces, '')\n", ASKED: ""},
             "not for the clock",
@@ -159,6 +171,8 @@ MISTAKES = {
         ({GENERATED: LONG.replace("40", "4")}, "cut short"),
         ({TEXTS: TEXTS.replace("answer.text", '"Well: " + answer.text', 1)}, "not alone"),
         ({TEXTS: TEXTS.replace("answer.text", "answer", 1)}, "has the type Answer"),
+        ({TEXTS: TEXTS.replace("answer.text", "str(answer)", 1)}, "its attribute `text`"),
+        ({TEXTS: f"{TEXTS}[::-1]"}, "in another order"),
         (
             {ENCODED: """prompts = [f"<|user|>{one}<|end|><|assistant|>" for one in questions]"""},
             "the user can write control tokens",
@@ -463,3 +477,9 @@ def test_cleaning_up_deletes_the_logged_models(lesson, name):
     client = scope["client"]
     models = client.search_logged_models([client.get_experiment_by_name("learner").experiment_id])
     assert scope[name].model_id not in [model.model_id for model in models]
+
+
+def test_a_slow_model_is_given_up_before_its_cell_is(tmp_path, monkeypatch):
+    monkeypatch.setattr(Limits, "cell", 0.5)
+    (tmp_path / "MLmodel").write_text("flavors: {}", encoding="utf-8")
+    assert "took longer than 0.4 s" in ask(str(tmp_path), [], [["Hi!"]])["error"][1]

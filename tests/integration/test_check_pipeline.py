@@ -184,6 +184,16 @@ MISTAKES = {
             ),
             "as a text '8' comes after '10'",
         ),
+        "the newest of texts": (
+            roll_back(
+                AS_THEY_COME[1],
+                "earlier = [v for v in versions if int(v) < int(current)]",
+                "if not earlier:",
+                f"    {NONE}",
+                MOVE.format("max(earlier)"),
+            ),
+            "as a text '8' comes after '10'",
+        ),
         "a text beside a number": (
             roll_back(
                 AS_THEY_COME[1],

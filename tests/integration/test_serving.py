@@ -77,6 +77,17 @@ def test_stop_reaches_a_served_model(chat):
     assert content(ask(chat, **SPAIN, stop=["Madrid"])).endswith("is ")
 
 
+@pytest.mark.parametrize("options", [{"stop": " Spain"}, {"max_tokens": 3.0}, {"params": {"max_tokens": 3}}], ids=str)
+def test_options_of_openais_forms_reach_a_served_model(chat, options):
+    request = SPAIN if "stop" in options else {"messages": SPAIN["messages"]}
+    assert content(ask(chat, **request | options)) == "The capital of"
+
+
+def test_a_refusal_names_the_record(chat):
+    response = ask(chat, dataframe_records=[SPAIN, SPAIN | {"max_tokens": 0}])
+    assert "requests[1].max_tokens=0 is not allowed" in response.json()["message"]
+
+
 def test_temperature_and_seed_reach_a_served_model(chat):
     one, same, other = (content(ask(chat, **SPAIN, temperature=2.0, seed=seed)) for seed in (1, 1, 2))
     assert one == same != other
@@ -101,6 +112,8 @@ WRONG = {
     "surrogates not allowed": {"messages": [{"role": "user", "content": "half \ud83d"}]},
     "stream=True is not allowed": {"stream": True},
     "max_tokens": {"max_tokens": "many"},
+    "tool_choice='required' is not allowed": {"tool_choice": "required"},
+    "max_token=3 is not allowed": {"params": {"max_token": 3}},
 }
 
 

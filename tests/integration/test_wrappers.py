@@ -1,13 +1,14 @@
 """What the wrapped models answer: both chat wrappers under one suite, and the prompt wrapper."""
 
 import json
+import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pandas as pd
 import pytest
 
-from phi3kit.chat import completion
+from phi3kit.chat import completion, openai
 from phi3kit.generation import Options
 
 pytestmark = pytest.mark.tiny
@@ -182,21 +183,41 @@ def test_a_column_of_one_answer(models):
     assert content(frame["answer"][0]) == "The capital of"
 
 
-NULLS = ["max_tokens", "top_k", "seed", "n", "temperature", "top_p", "repetition_penalty", "stop", "stream", "tools"]
+NULLS = ["max_tokens", "top_k", "seed", "temperature", "top_p", "repetition_penalty", "stop"]
 
 
-@pytest.mark.parametrize("name", [*NULLS, "max_completion_tokens", "logit_bias", "response_format"])
+@pytest.mark.parametrize("name", [*NULLS, "max_completion_tokens", "params", *openai.NEUTRAL])
 def test_null_is_as_if_left_out(models, name):
     request = {"messages": SPAIN, "max_tokens": 8, name: None}
     assert content(models["Phi3Chat"].predict(request)).startswith("The capital of Spain is")
 
 
-NEUTRAL = [("n", 1), ("stream", False), ("logprobs", False), ("frequency_penalty", 0), ("presence_penalty", 0.0)]
-
-
-@pytest.mark.parametrize(("name", "value"), [*NEUTRAL, ("tools", []), ("response_format", {"type": "text"})])
+@pytest.mark.parametrize(("name", "value"), [*openai.NEUTRAL.items(), ("presence_penalty", 0.0), ("n", 1.0)])
 def test_a_neutral_value_is_taken(models, name, value):
     assert content(models["Phi3Chat"].predict({"messages": SPAIN, "max_tokens": 3, name: value})) == "The capital of"
+
+
+@pytest.mark.parametrize("own", [{"max_tokens": 3}, {"max_tokens": 3.0, "stop": "zzz", "seed": None}], ids=str)
+def test_params_in_a_chat_request_count(models, own):
+    assert content(models["Phi3Chat"].predict({"messages": SPAIN, "params": own})) == "The capital of"
+
+
+def test_one_chat_request_of_a_table_may_have_params(models):
+    requests = [{"messages": SPAIN, "params": {"max_tokens": 3}}, {"messages": SPAIN, "max_tokens": 2}]
+    assert list(map(content, models["Phi3Chat"].predict(requests))) == ["The capital of", "The capital"]
+
+
+def test_params_of_a_direct_call_count(models):
+    wrapper = models["Phi3Chat"].unwrap_python_model()
+    requests = [{"messages": SPAIN}, {"messages": SPAIN, "max_tokens": 2}]
+    answers = wrapper.predict(None, requests, {"max_tokens": 3})
+    assert list(map(content, answers)) == ["The capital of", "The capital"]
+
+
+def test_params_of_a_direct_stream_count(models):
+    wrapper = models["Phi3Chat"].unwrap_python_model()
+    *_, last = wrapper.predict_stream(None, {"messages": SPAIN}, {"max_tokens": 3, "stream": True})
+    assert last["usage"]["completion_tokens"] == 3
 
 
 @pytest.mark.parametrize("said", ["Madrid.", "", None])
@@ -239,6 +260,13 @@ def test_stream_true_belongs_to_predict_stream(models):
         chat.predict(request)
     assert refused.value.error_code == "INVALID_PARAMETER_VALUE"
     assert list(chat.predict_stream(request))[-1]["usage"]["completion_tokens"] == 3
+
+
+def test_zero_is_not_false(models):
+    from mlflow.exceptions import MlflowException
+
+    with pytest.raises(MlflowException, match="stream=0 is not allowed: give false"):
+        models["Phi3Chat"].predict({"messages": SPAIN, "max_tokens": 3, "stream": 0})
 
 
 @pytest.mark.parametrize(("name", "request_"), [("Phi3Chat", {"messages": SPAIN}), ("Phi3Model", {"prompt": "Hi"})])
@@ -356,6 +384,18 @@ REFUSED_CHATS = [
         {"max_tokens": None, "max_completion_tokens": 10**6},
         "max_completion_tokens=1000000 is not allowed: give at most",
     ),
+    ({"tool_choice": "required"}, """tool_choice='required' is not allowed: give "none", or leave it out"""),
+    ({"tool_choice": {"type": "function", "function": {"name": "f"}}}, "tool_choice=.* is not allowed"),
+    ({"functions": [{}]}, r"functions=\[{}\] is not allowed: give \[\]"),
+    ({"modalities": ["audio"]}, r"modalities=\['audio'\] is not allowed: give \[\"text\"\]"),
+    ({"top_logprobs": 3}, "top_logprobs=3 is not allowed: give 0"),
+    ({"top_logprobs": False}, "top_logprobs=False is not allowed: give 0"),
+    ({"n": True}, "n=True is not allowed: give 1"),
+    ({"logprobs": 0.0}, "logprobs=0.0 is not allowed: give false"),
+    ({"frequency_penalty": False}, "frequency_penalty=False is not allowed: give 0"),
+    ({"max_new_tokens": 2}, "max_new_tokens=2 is not allowed: give one of the options max_tokens"),
+    ({"params": {"max_token": 2}}, "max_token=2 is not allowed: give one of the options"),
+    ({"params": "max_tokens"}, "params='max_tokens' is not allowed: give an object such as"),
     ({"temperature": "hot"}, "temperature"),  # MLflow's own words: the schema refuses it
     ({"messages": "Hello!"}, "messages"),
 ]
@@ -378,11 +418,31 @@ def test_a_bad_chat_request_is_refused(models, encoded, wrong, message):
     assert encoded == [], "the model saw nothing of it"
 
 
+WRONG_ROWS = [
+    ({"temperature": 9.0}, "temperature=9.0"),
+    ({"messages": [{"role": "x", "content": "a"}]}, "messages[0].role='x'"),
+    ({"messages": []}, "messages=[]"),
+    ({"n": 2}, "n=2.0"),  # a column with a gap holds floats
+    ({"max_completion_tokens": 0}, "max_completion_tokens=0.0"),
+]
+
+
+@pytest.mark.parametrize(("wrong", "refused"), WRONG_ROWS, ids=[refused for _, refused in WRONG_ROWS])
+def test_a_refusal_names_the_row(models, wrong, refused):
+    from mlflow.exceptions import MlflowException
+
+    requests = [{"messages": SPAIN, "temperature": 0.0}, {"messages": SPAIN, "temperature": 0.0} | wrong]
+    with pytest.raises(MlflowException, match=re.escape(f"requests[1].{refused} is not allowed")):
+        models["Phi3Chat"].predict(requests)
+
+
 @pytest.mark.parametrize(
     ("prompts", "params", "message"),
     [
-        ([""], {}, r"prompts\[0\]='' is not allowed: give a prompt that is not empty"),
-        (["Hi", None], {}, r"prompts\[1\]=.* is not allowed: give a text"),
+        ([""], {}, "^prompt='' is not allowed: give a prompt that is not empty"),
+        (["Hi", ""], {}, r"^requests\[1\].prompt='' is not allowed: give a prompt that is not empty"),
+        (["Hi", None], {}, r"^requests\[1\].prompt=.* is not allowed: give a text"),
+        (["Hi", "Hi"], {"temperature": -1.0}, "^temperature=-1.0 is not allowed"),
         (["Hi"], {"temperature": -1.0}, "temperature=-1.0 is not allowed"),
         (["Hi"], {"max_tokens": 0}, "max_tokens=0 is not allowed"),
         (["Hi"], {"max_tokens": 9000}, "max_tokens=9000 is not allowed: give at most"),

@@ -207,13 +207,34 @@ def test_a_special_token_without_a_text_is_none(folder, tmp_path):
 
 
 def test_a_tokenizer_may_have_no_added_tokens(folder, tmp_path):
-    altered(folder, tmp_path)
+    altered(folder, tmp_path, bos_token=None)
     described = json.loads((tmp_path / "tokenizer.json").read_text()) | {"added_tokens": []}
     (tmp_path / "tokenizer.json").write_text(json.dumps(described))
     template = ChatTemplate(tmp_path)
     assert (
         template.encode(user("a")) == Tokenizer.from_str(json.dumps(described)).encode(template.render(user("a"))).ids
     )
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"bos_token": "<bos>"},
+        {"additional_special_tokens": ["<tool>"]},
+        {"extra_special_tokens": {"image_token": "<tool>"}},
+        {"added_tokens_decoder": {"400": {"content": "<tool>"}}},
+        {"split_special_tokens": True},
+    ],
+    ids=str,
+)
+def test_a_token_that_the_tokenizer_lacks_is_named(folder, tmp_path, config):
+    source = "{{ bos_token }}<tool>{{ messages[0]['content'] }}<|assistant|>"
+    with pytest.raises(WeightsError, match=r"<bos>|<tool>|split_special_tokens"):
+        altered(folder, tmp_path, chat_template=source, **config)
+
+
+def test_an_added_token_that_no_prompt_has_does_no_harm(folder, tmp_path):
+    assert altered(folder, tmp_path, additional_special_tokens=["<tool>"]).encode(user("a"))
 
 
 @pytest.mark.parametrize("named", [["x"], [{}], [{"name": "default"}]], ids=str)

@@ -101,7 +101,7 @@ def test_all_notebooks_are_checked_before_the_first_runs(command, verdicts):
 @pytest.mark.usefixtures("second_is_broken")
 def test_a_broken_notebook_is_named_in_one_sentence(verdicts):
     assert re.fullmatch(
-        r"NOTEBOOK='.* is not allowed: give a Jupyter notebook: B\.ipynb is empty\.\n", call("run").stderr
+        r"NOTEBOOK='.* is not allowed: give a Jupyter notebook \(B\.ipynb is empty\)\.\n", call("run").stderr
     )
 
 

@@ -7,6 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from phi3kit import weights
+from phi3kit.chat import messages
 from phi3kit.cli import app
 from phi3kit.generation import Options
 from phi3kit.generation.options import declared
@@ -86,10 +87,17 @@ def test_text_before_ctrl_c_stays_in_the_conversation(model):
 
 
 @pytest.mark.parametrize("answer", [[KeyboardInterrupt], [], [" ", "\n"]], ids=["stopped", "empty", "blank"])
-def test_a_question_without_an_answer_is_forgotten(model, answer):
+def test_a_question_without_an_answer_stays_in_the_conversation(model, answer):
     model.answers = [answer]
     talk("A story.", "Hi!")
-    assert model.prompts[1] == "u:Hi!"
+    said = "".join(piece for piece in answer if isinstance(piece, str))
+    assert model.prompts[1] == f"u:A story. a:{said} u:Hi!"
+
+
+@pytest.mark.parametrize("said", ["", " \n"], ids=["empty", "blank"])
+def test_an_answer_without_text_may_be_sent_to_the_model(said):
+    turns = [{"role": "user", "content": "A story."}, {"role": "assistant", "content": said}]
+    assert messages.check([*turns, turns[0]])[1] == turns[1]
 
 
 def test_the_system_message_can_be_changed_and_removed(model):

@@ -1,17 +1,19 @@
 """Does it fit, how fast is it: the arithmetic, and what is read from a folder."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from phi3kit.doctor import fit
+from phi3kit.doctor import checks, fit
 from phi3kit.doctor.fit import Needs
 from phi3kit.errors import WeightsError
 from phi3kit.system import machine
 from phi3kit.weights import CATALOG, Entry, Form
 from phi3kit.weights.catalog import Source
+from phi3kit.workbook.running.paths import NOTEBOOKS, ROOT
 
 QUIET = 35.5e9  # bytes a second that two cores read
 PHI_3_SHAPE = Needs(Form.ONNX, 2_600_000_000, 3_200_000_000, 2_200_000_000, 32)
@@ -89,6 +91,32 @@ def test_what_fits_has_no_shortage(monkeypatch):
 def test_a_notebook_takes_about_what_was_measured(name, measured):
     """Of the largest process of TransformerPipeline."""
     assert of(name, Form.CHECKPOINT).notebook_memory == pytest.approx(measured, rel=0.15)
+
+
+@pytest.mark.parametrize("name", fit.LOGGED)
+def test_the_models_that_a_notebook_logs_are_counted(name):
+    cells = json.loads((NOTEBOOKS / f"{name}.ipynb").read_text(encoding="utf-8"))["cells"]
+    code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+    flavours = re.findall(r"mlflow\.(\w+)\.log_model\(", code)
+    assert (flavours.count("transformers"), flavours.count("pyfunc")) == fit.LOGGED[name]
+
+
+def test_every_notebook_has_its_models_counted():
+    assert {path.stem for path in NOTEBOOKS.glob("*.ipynb")} == set(fit.LOGGED)
+
+
+def test_a_run_takes_the_disk_of_all_models_that_it_logs():
+    pipelines, models = map(sum, zip(*fit.LOGGED.values(), strict=True))
+    size = pipelines * CATALOG["tiny"].checkpoint.disk + models * CATALOG["tiny"].onnx.disk
+    assert pytest.approx(size, rel=0.05) == checks.RUN_DISK
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/real-phi-3.md"])
+def test_a_page_names_the_disk_that_both_notebooks_need(page):
+    checkpoint, onnx = CATALOG["phi-3-mini-4k-instruct"].sources.values()
+    pipelines, models = map(sum, zip(*fit.LOGGED.values(), strict=True))
+    size = (1 + pipelines) * checkpoint.disk + (1 + models) * onnx.disk
+    assert f"both notebooks together need {size / 1e9:.0f} GB" in (ROOT / page).read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", CATALOG)

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import sys
 from pathlib import Path
 
 import nbformat
@@ -168,6 +169,9 @@ REPAIRED = {
     "null metadata": lambda content: content.update(metadata=None),
     "no metadata of a cell": lambda content: content["cells"][4].pop("metadata"),
     "null tags": lambda content: content["cells"][4].update(metadata={"tags": None}),
+    "tags that are a text": lambda content: content["cells"][4].update(metadata={"tags": "exercise"}),
+    "attachments that are a text": lambda content: content["cells"][0].update(attachments="text"),
+    "a list as id": lambda content: content["cells"][0].update(id=["title"]),
     "a cell to skip": lambda content: content["cells"][4].update(metadata={"tags": ["skip-execution"]}),
 }
 
@@ -226,6 +230,12 @@ def test_half_an_emoji_does_not_reach_the_kernel(small, fake):
     path.write_text(path.read_text().replace("HALF", "\\ud83d"))
     grading.grade(path)
     assert fake.code["stub-double"] == "x = '?'"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="there, every name of a file is text")
+def test_a_name_without_utf_8_is_graded(small, fake):
+    path = returned(small / os.fsdecode(b"caf\xe9.ipynb"))
+    assert grading.grade(path).notebook == "Small"
 
 
 def notebook_of(*cells, **others):

@@ -6,7 +6,8 @@ import pytest
 from mlflow.exceptions import MlflowException
 
 from phi3kit.errors import InvalidRequest
-from phi3kit.wrappers.inputs import bad_request, present, rows
+from phi3kit.generation import Options
+from phi3kit.wrappers.inputs import bad_request, checked, present, rows
 
 
 def test_a_frame_is_a_request_for_each_row():
@@ -27,6 +28,52 @@ def test_a_dict_and_a_list_are_requests_as_they_stand(requests):
 def test_anything_else_is_refused(other):
     with pytest.raises(InvalidRequest, match="request="):
         rows(other)
+
+
+def options_of(requests, params=None):
+    """The options of each request after the check."""
+    return [options for _, options in checked(requests, params, lambda fields: ([], Options(**fields)))]
+
+
+@pytest.mark.parametrize(
+    ("request_", "params", "expected"),
+    [
+        ({}, None, None),
+        ({}, {"seed": 1}, 1),
+        ({"seed": 2}, {"seed": 1}, 2),
+        ({"params": {"seed": 3}}, {"seed": 1}, 3),
+        ({"seed": 2, "params": {"seed": 3}}, None, 3),
+        ({"params": {"seed": None}}, {"seed": 1}, 1),
+        ({"params": {}}, {"seed": np.int64(1)}, 1),
+        ({}, {"seed": None}, None),
+    ],
+)
+def test_the_options_of_a_request_win(request_, params, expected):
+    assert options_of([request_], params)[0].seed == expected
+
+
+def test_the_options_of_one_request_are_not_those_of_the_next():
+    assert [one.seed for one in options_of([{"seed": 1}, {}, {"params": {"seed": 2}}])] == [1, None, 2]
+
+
+@pytest.mark.parametrize(
+    ("requests", "params", "field"),
+    [
+        ([{"seed": -1}], None, "seed"),
+        ([{}, {"seed": -1}], None, "requests[1].seed"),
+        ([{}, {"params": {"seed": -1}}], None, "requests[1].seed"),
+        ([{}, {"params": "seed"}], None, "requests[1].params"),
+        ([{"params": [1]}], None, "params"),
+        ([{}, {"sede": 1}], {"seed": 1}, "requests[1].sede"),
+        ([{}, {"seed": -1}], {"seed": 1}, "requests[1].seed"),
+        ([{}, {}], {"seed": -1}, "seed"),
+        ([{}, {}], {"sede": 1}, "sede"),
+    ],
+)
+def test_a_refusal_names_the_request_if_it_is_one_of_several(requests, params, field):
+    with pytest.raises(InvalidRequest) as refused:
+        options_of(requests, params)
+    assert refused.value.field == field
 
 
 def test_numpys_values_become_pythons():

@@ -37,6 +37,7 @@ ALLOWED = {
     ("phi3kit/cli/chat.py", "import readline", 1): "editing keys; Windows' console has its own, so it may be missing",
     ("phi3kit/cli/chat.py", ".startswith() by '/'", 1): "a command such as /reset, no path",
     ("phi3kit/doctor/checks.py", ".rstrip() by '/'", 1): "the end of an http address",
+    ("phi3kit/serving/served.py", ".rpartition() by '/'", 1): "a version after the name of a registered model",
     (
         "phi3kit/system/machine.py",
         "'/sys/fs/cgroup'",

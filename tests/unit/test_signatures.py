@@ -1,5 +1,8 @@
 """Both signatures name every generation option, with the types and defaults of their one declaration."""
 
+import pytest
+
+from phi3kit.chat import openai
 from phi3kit.generation.options import declared
 from phi3kit.wrappers import Phi3Chat, Phi3Model
 
@@ -24,6 +27,11 @@ def test_the_prompt_signature_gives_text():
     assert Phi3Model.signature().outputs.input_types()[0].name == "string"
 
 
+def test_the_chat_signature_has_no_params():
+    """MLflow's server would move options out of a chat request, and refuse nulls and single texts among them."""
+    assert Phi3Chat.signature().params is None
+
+
 def columns(wrapper):
     return {c["name"]: (c["type"], c["required"]) for c in wrapper.signature().inputs.to_dict()}
 
@@ -31,6 +39,11 @@ def columns(wrapper):
 def test_the_chat_signature_requires_messages_alone():
     required = {name for name, (_, required) in columns(Phi3Chat).items() if required}
     assert required == {"messages"}
+
+
+@pytest.mark.parametrize("name", ["max_completion_tokens", "params", "max_new_tokens", *openai.NEUTRAL])
+def test_the_chat_signature_names_what_is_refused(name):
+    assert columns(Phi3Chat)[name] == ("any", False)
 
 
 def test_the_chat_signature_has_a_column_for_each_option():

@@ -4,8 +4,6 @@ The learner's own check cells, parameters and outputs do not count: ours replace
 """
 
 import copy
-import json
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ from phi3kit.workbook.exercises import sandbox
 from phi3kit.workbook.exercises.cells import Exercise, exercises
 from phi3kit.workbook.exercises.supervisor import Limits
 from phi3kit.workbook.running import paths
+from phi3kit.workbook.running.notebook import content, refusal, repaired
 from phi3kit.workbook.running.results import MEDIA_TYPE
 
 
@@ -84,48 +83,16 @@ def grade(notebook: str | Path, limits: Limits | None = None, progress: sandbox.
 
 def _read(path: Path) -> Any:
     """A new notebook from the sources and ids of the returned cells, which are all that a grade depends on."""
-    from nbformat import v4
-
-    try:
-        content = json.loads(path.read_bytes())
-        problem = _problem(content)
-    except FileNotFoundError:
-        raise InvalidRequest("NOTEBOOK", str(path), "a file that exists") from None
-    except OSError as error:
-        raise InvalidRequest("NOTEBOOK", str(path), f"a file that can be read ({error.strerror})") from None
-    except (ValueError, RecursionError) as error:
-        problem = f"is no whole JSON: {error}" if path.stat().st_size else "is empty"
-    if problem:
-        raise InvalidRequest("NOTEBOOK", str(path), f"a Jupyter notebook ({path.name} {problem})")
-    notebook, ids = v4.new_notebook(), set()
-    for cell in content["cells"]:
-        source = "".join(cell["source"]).encode(errors="replace").decode()  # half an emoji would stop the kernel
-        notebook.cells.append(getattr(v4, f"new_{cell['cell_type']}_cell")(source))
-        id_ = cell.get("id")
-        if isinstance(id_, str) and id_ not in ids and re.fullmatch(r"[\w-]{1,64}", id_, re.ASCII):  # else a new one
-            notebook.cells[-1].id = id_
-            ids.add(id_)
-    return notebook
-
-
-def _problem(content: Any) -> str | None:
-    """What keeps the content of a file from being graded, after the name of the file."""
+    returned = content(path)
     copy_it = "copy its code into the notebook that was handed out"
-    if not isinstance(content, dict) or not isinstance(content.get("nbformat"), int):
-        return "is JSON, but not of a notebook"
-    if content["nbformat"] != 4:
-        return f"is in version {content['nbformat']} of the format, not 4: {copy_it}"
-    if not isinstance(cells := content.get("cells"), list):
-        return "has no list of cells"
-    for number, cell in enumerate(cells, 1):
-        if not isinstance(cell, dict) or cell.get("cell_type") not in ("code", "markdown", "raw"):
-            return f"has a cell, number {number}, that is neither code, markdown nor raw text"
-        lines = cell.get("source")
-        if not isinstance(lines, str | list) or not all(isinstance(line, str) for line in lines):
-            return f"has a cell, number {number}, without a source"
-    if cells and not any(cell.get("id") for cell in cells):
-        return f"has lost the ids of its cells: {copy_it}"
-    return None
+    if returned["nbformat"] != 4:
+        raise refusal(path, f"is in version {returned['nbformat']} of the format, not 4: {copy_it}")
+    if returned["cells"] and not any(cell.get("id") for cell in returned["cells"]):
+        raise refusal(path, f"has lost the ids of its cells: {copy_it}")
+    cells = [{name: cell.get(name) for name in ("cell_type", "id", "source")} for cell in returned["cells"]]
+    for cell in cells:
+        cell["source"] = "".join(cell["source"]).encode(errors="replace").decode()  # half an emoji stops the kernel
+    return repaired(path, {"nbformat": 4, "cells": cells})
 
 
 def _original(path: Path, returned: Any) -> tuple[str, Any]:

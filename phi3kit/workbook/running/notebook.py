@@ -1,5 +1,6 @@
 """A notebook's file, read for a run: what a run writes anew is left out, and what nbformat can repair is repaired."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -22,28 +23,56 @@ def read(path: Path) -> Any:
     Raises:
         InvalidRequest: the file cannot be read, or is no notebook; the message names the file and what it is instead.
     """
+    notebook = repaired(path, content(path))
+    _check_characters(path, notebook)
+    return notebook
+
+
+def content(path: Path) -> dict[str, Any]:
+    """Read the JSON of a notebook; in version 4, it has cells, each with its type and its source.
+
+    Raises:
+        InvalidRequest: the file cannot be read, or is no such JSON.
+    """
+    raw = b""
+    try:
+        raw = path.read_bytes()
+        parsed = json.loads(raw)
+    except FileNotFoundError:
+        raise InvalidRequest("NOTEBOOK", str(path), "a file that exists") from None
+    except OSError as error:
+        raise InvalidRequest("NOTEBOOK", str(path), f"a file that can be read ({error.strerror})") from None
+    except (ValueError, RecursionError) as error:
+        raise refusal(path, f"is no whole JSON: {error}" if raw.strip() else "is empty") from None
+    if problem := _problem(parsed):
+        raise refusal(path, problem)
+    return parsed
+
+
+def repaired(path: Path, content: dict[str, Any]) -> Any:
+    """Return the content of a file as a valid notebook of version 4.5 without outputs.
+
+    Args:
+        path: the file, for messages.
+        content: as the function `content` returns it.
+
+    Raises:
+        InvalidRequest: it cannot be repaired.
+    """
     import nbformat
 
     try:
-        text = path.read_text(encoding="utf-8-sig")
-        notebook = _repaired(text)
-        f"{path}{nbformat.writes(notebook)}".encode()  # the executed notebook names its own path
-        return notebook
-    except OSError as error:
-        problem = f"cannot be read: {error.strerror}"
-    except UnicodeDecodeError:
-        problem = "is not in UTF-8"
-    except UnicodeEncodeError:
-        problem = "has half of a character in its name or in a cell"
-    except nbformat.reader.NotJSONError:
-        problem = "is no JSON" if text.strip() else "is empty"
+        return _repaired(content)
     except nbformat.ValidationError as error:
         problem = f"is not valid at {error.json_path} ({error.message.splitlines()[0][:150]})"
-    except nbformat.NBFormatError as error:
-        problem = f"cannot be read: {error}"
     except Exception:  # nbformat raises many kinds of errors for a damaged file
-        problem = "holds no notebook"
-    raise InvalidRequest("NOTEBOOK", str(path), f"a Jupyter notebook: {path.name} {problem}")
+        problem = f"is in version {content['nbformat']} of the format, and cannot be converted to version 4"
+    raise refusal(path, problem)
+
+
+def refusal(path: Path, problem: str) -> InvalidRequest:
+    """Return the refusal of a file, from what it is instead of a notebook."""
+    return InvalidRequest("NOTEBOOK", str(path), f"a Jupyter notebook ({path.name} {problem})")
 
 
 def has_tag(cell: Any, tag: str) -> bool:
@@ -71,22 +100,48 @@ def insert(notebook: Any, parameters: dict[str, Any]) -> Any:
     return notebook
 
 
-def _repaired(text: str) -> Any:
+def _problem(content: Any) -> str | None:
+    """What keeps JSON from being a notebook, after the name of the file."""
+    if not isinstance(content, dict) or type(content.get("nbformat")) is not int:
+        return "is JSON, but not of a notebook"
+    if content["nbformat"] != 4:
+        return None
+    if not isinstance(cells := content.get("cells"), list):
+        return "has no list of cells"
+    for number, cell in enumerate(cells, 1):
+        if not isinstance(cell, dict) or cell.get("cell_type") not in ("code", "markdown", "raw"):
+            return f"has a cell, number {number}, that is neither code, markdown nor raw text"
+        lines = cell.get("source")
+        if not isinstance(lines, str | list) or not all(isinstance(line, str) for line in lines):
+            return f"has a cell, number {number}, without a source"
+    return None
+
+
+def _repaired(content: dict[str, Any]) -> Any:
     import nbformat
 
-    content = nbformat.reader.reads(text)
-    if "nbformat" not in content:
-        raise ValueError("nbformat takes any other JSON for a notebook of its first version")
-    notebook = nbformat.convert(content, 4)
-    notebook.nbformat_minor = 5
+    notebook = nbformat.convert(nbformat.from_dict(content), 4)
+    notebook.update(nbformat=4, nbformat_minor=5, metadata=notebook.get("metadata") or {})
     ids: set[str] = set()
     for cell in notebook.cells:
         for key in [key for key in cell if key not in _KEPT]:
             del cell[key]
-        if cell.get("id") in ids or not re.fullmatch(r"[\w-]{1,64}", str(cell.get("id") or ""), re.ASCII):
+        cell.source = "".join(cell.source)
+        cell.metadata = cell.get("metadata") or nbformat.NotebookNode()
+        if not isinstance(id_ := cell.get("id"), str) or id_ in ids or not re.fullmatch(r"[\w-]{1,64}", id_, re.ASCII):
             cell.id = nbformat.v4.nbbase.random_cell_id()
         ids.add(cell.id)
         if cell.cell_type == "code":
             cell.update(outputs=[], execution_count=None)
     nbformat.validate(notebook, relax_add_props=True)
     return notebook
+
+
+def _check_characters(path: Path, notebook: Any) -> None:
+    """Refuse half of a UTF-16 pair, which no file can hold: the executed notebook names its own path."""
+    import nbformat
+
+    try:
+        (str(path) + nbformat.writes(notebook)).encode()
+    except UnicodeEncodeError:
+        raise refusal(path, "has half of a character in its name or in a cell") from None

@@ -147,6 +147,11 @@ def deadline(my_deadline: Any) -> Iterator[str]:
     endless = _stream(pieces, _MANY)
     got = call(my_deadline, endless, _DEADLINE, expected=expected, hints=hints, seconds=_LATE)
     seconds = time.monotonic() - start
+    read = len(pieces)
+    time.sleep(5 * _PAUSE)
+    if len(pieces) > read:
+        hint = "Another thread still reads the iterator, so that nothing can close it: read the pieces in this thread."
+        raise Wrong("a thread that still reads", "the iterator closed", hint)
     # On a slow machine a piece takes longer than its pause, so code that looks at the clock reads even fewer pieces.
     if len(pieces) == _MANY:
         hint = "Look at the clock after each piece: an endless answer never reaches the code behind the loop."

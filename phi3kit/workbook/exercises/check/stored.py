@@ -212,6 +212,10 @@ def _answer_hint(answers: list[Any], references: list[str], bare: list[str]) -> 
         return "These answers come from another folder than your model's artifact: open what `context.artifacts` names."
     if _agree(answers, bare):
         return "These are answers to the bare questions: the chat template tells the model that it is its turn."
+    if _agree(sorted(texts), sorted(references)):
+        return "The answers are right, and in another order than their questions: the first belongs to the first."
+    if all(text.startswith("Answer(") for text in texts):
+        return "These are the kit's `Answer` objects, printed: an answer's text is its attribute `text`."
     if texts[1] != texts[3]:
         return "The same question got two different answers, so sampling is on: greedy is a temperature of 0."
     if _agree(references, texts):
