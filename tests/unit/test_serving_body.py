@@ -38,7 +38,7 @@ def test_null_is_as_if_it_were_not_there(name):
 
 
 def test_parts_of_text_are_joined():
-    parts = [{"type": "text", "text": "Hel"}, {"type": "text", "text": "lo!"}]
+    parts = [{"type": "text", "text": "Hello"}, {"type": "text", "text": "!"}]
     assert parse(messages=[{"role": "user", "content": parts}]).messages == MESSAGES
 
 
