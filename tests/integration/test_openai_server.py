@@ -356,6 +356,10 @@ def test_without_its_key_nothing_is_answered(narrow, path, headers):
     assert narrow.post({"messages": FRANCE}, path, **headers).status_code == 401
 
 
+def test_behind_a_proxy_a_key_is_enough(narrow):
+    assert narrow.post({"messages": FRANCE, "max_tokens": 1}, Host="models.example", **KEY).status_code == 200
+
+
 def test_openais_client_knows_a_wrong_key(narrow):
     with pytest.raises(openai.AuthenticationError):
         ask(narrow.client("wrong"))
