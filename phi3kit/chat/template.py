@@ -6,7 +6,7 @@ alone. That is why messages become token ids here and not a prompt string.
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -27,8 +27,8 @@ _WHOLE = re.compile(r"\S(?:.*\S)?", re.DOTALL)
 # Unicode's white space, which a control token with `lstrip` or `rstrip` removes. `str.isspace` accepts four
 # separators more.
 _SPACE = "".join(c for c in map(chr, range(0x3001)) if c.isspace() and not "\x1c" <= c <= "\x1f")
-# A private-use character that replaces the beginning of what could become a control token.
-_OTHER = "\ue002"
+# Private-use characters that replace a letter of what could become a control token, and a whole one.
+_OTHER, _OUT = "\ue002", "\ue003"
 
 
 class ChatTemplate:
@@ -48,69 +48,63 @@ class ChatTemplate:
     def __init__(self, folder: Path | str) -> None:
         self._folder = Path(folder)
         self._tokenizer_json = folders.read_json(self._folder / "tokenizer.json")
-        self._config = folders.read_json(self._folder / "tokenizer_config.json")
+        self._config = self._read_config()
         self._tokenizer = self._read_tokenizer()
         self._special = self._read_special_tokens()
-        self.source = self._read_source()
+        self._missing = self._read_missing_tokens()
+        self.source = rendering.read_source(self._folder, self._config)
         try:
-            self._template = rendering.compiled(self.source, _refuse)
+            self._template = rendering.compiled(self.source)
             prompts = {self._rendered([{"role": "user", "content": text}]) for text in ("Yes", "No")}
-            self._check_tokens("".join(prompts))
-        except _Refused:
+            self._check_tokens(prompts)
+        except rendering.Refused:
             return  # the template works, and wants another conversation
         except TemplateError as error:
             raise WeightsError(f"The chat template of {folder} does not work: {error}. Use plain prompts.") from error
         if len(prompts) == 1:
             raise WeightsError(f"The chat template of {folder} leaves the question out. Use plain prompts.")
 
+    def _read_config(self) -> dict[str, Any]:
+        config, legacy = folders.read_json(self._folder / "tokenizer_config.json"), "special_tokens_map.json"
+        if config.get("split_special_tokens"):
+            raise WeightsError(f"{self._folder}: `split_special_tokens` in tokenizer_config.json cannot be used here.")
+        is_legacy = (self._folder / legacy).exists() and "added_tokens_decoder" not in config
+        return config | (folders.read_json(self._folder / legacy) if is_legacy else {})
+
     def _read_tokenizer(self) -> Any:
+        decoder = self._config.get("added_tokens_decoder")
+        flags = {token.get("content"): token for token in _values(decoder) if isinstance(token, dict)}
         try:
+            for token in self._added():  # where the two files differ, transformers believes tokenizer_config.json
+                if own := flags.get(token["content"]):
+                    unset = dict.fromkeys(("lstrip", "rstrip", "single_word", "special"), False)
+                    token |= {**unset, "normalized": not own.get("special"), **own, "id": token["id"]}
             return _tokenizer(self._tokenizer_json)
         except Exception as error:  # the library raises no other kind
             path = self._folder / "tokenizer.json"
             raise WeightsError(f"{path} holds no tokenizer: {error}. Copy or fetch it again.") from None
 
     def _read_special_tokens(self) -> dict[str, str]:
-        config, legacy = self._config, self._folder / "special_tokens_map.json"
-        if legacy.exists() and "added_tokens_decoder" not in config:
-            config = config | folders.read_json(legacy)
-        extra = config.get("extra_special_tokens")
-        tokens = config | (extra if isinstance(extra, dict) else {})
-        tokens = {name: token for name, token in tokens.items() if name.endswith("_token") and token}
-        texts = {name: token.get("content") if isinstance(token, dict) else token for name, token in tokens.items()}
-        return {name: text for name, text in texts.items() if isinstance(text, str)}
+        named = {name: token for name, token in self._config.items() if name.endswith("_token")}
+        for name in ("model_specific_special_tokens", "extra_special_tokens"):
+            entries = self._config.get(name)
+            named |= entries if isinstance(entries, dict) else {}
+        texts = {name: _text(token) for name, token in named.items()}
+        return {name: text for name, text in texts.items() if text}
 
-    def _check_tokens(self, prompt: str) -> None:
-        """Refuse what transformers reads as one token, and `tokenizer.json` does not know."""
-        if self._config.get("split_special_tokens"):
-            raise WeightsError(f"{self._folder}: `split_special_tokens` in tokenizer_config.json cannot be used here.")
+    def _read_missing_tokens(self) -> set[str]:
+        """Read the tokens that transformers adds to those of `tokenizer.json`."""
         path = self._folder / "added_tokens.json"
         declared = [*self._special.values(), *(folders.read_json(path) if path.exists() else ())]
         for name in ("additional_special_tokens", "extra_special_tokens", "added_tokens_decoder"):
-            entries = self._config.get(name) or ()
-            declared += entries.values() if isinstance(entries, dict) else entries
-        texts = [token.get("content") if isinstance(token, dict) else token for token in declared]
-        unknown = [text for text in texts if text in prompt and self._tokenizer.token_to_id(text) is None]
-        if unknown:
-            raise WeightsError(
-                f"{self._folder / 'tokenizer.json'} lacks the token {unknown[0]} of the chat template. Fetch it again."
-            )
+            declared += map(_text, _values(self._config.get(name)))
+        return set(filter(None, declared)) - {token["content"] for token in self._added()}
 
-    def _read_source(self) -> str:
-        more = sorted((self._folder / "additional_chat_templates").glob("*.jinja"))
-        paths = [path for path in (*more, self._folder / "chat_template.jinja") if path.exists()]
-        files = {path.stem.replace("chat_template", "default"): folders.read_text(path) for path in paths}
-        source = files or self._config.get("chat_template")
-        if isinstance(source, list):
-            source = {each.get("name"): each.get("template") for each in source if isinstance(each, dict)}
-        if source and isinstance(source, dict):
-            if "default" not in source:
-                names = ", ".join(map(str, source))
-                raise WeightsError(f"{self._folder} has the chat templates {names}, and none of them is the default.")
-            source = source["default"]
-        if not source or not isinstance(source, str):
-            raise WeightsError(f"{self._folder} has no chat template: give an instruct model, or use plain prompts.")
-        return source
+    def _check_tokens(self, texts: Iterable[str]) -> None:
+        for token in sorted(self._missing):
+            if not token.strip() or any(token in text for text in texts):
+                path = self._folder / "tokenizer.json"
+                raise WeightsError(f"{path} lacks the token {token!r} of the chat template. Fetch it again.")
 
     @cached_property
     def _plain(self) -> Any:
@@ -123,7 +117,8 @@ class ChatTemplate:
             model["vocab"] = [[_OTHER * (text in hidden) + text, score] for text, score in vocabulary]
         if "merges" in model:
             # In some tokenizers merges (pairs, or "left right") spell a control token: here it stays text.
-            merges = [m for m in model["merges"] if "".join(m).replace(" ", "") not in self._control]
+            pairs = (m.split(" ") if isinstance(m, str) else m for m in model["merges"])
+            merges = [pair for pair in pairs if self._control.keys().isdisjoint({*pair, "".join(pair)})]
             model |= {"merges": merges, "unk_token": self._unknown}
         added = [token | {"special": token["content"] in self._control} for token in self._added()]
         tokenizer = _tokenizer({**self._tokenizer_json, "model": model, "added_tokens": added})
@@ -142,8 +137,15 @@ class ChatTemplate:
     def _unknown(self) -> str | None:
         """The token for what the vocabulary lacks; None where it also ends a text, as <|endoftext|> in `tiny`."""
         ends = {token for name, token in self._special.items() if name != "unk_token"}
-        unknown = self._tokenizer_json["model"].get("unk_token")
+        model = self._tokenizer_json["model"]
+        number = model.get("unk_id")  # of a Unigram model
+        unknown = model.get("unk_token") if number is None else model["vocab"][number][0]
         return None if unknown in ends else unknown
+
+    @cached_property
+    def _counted(self) -> set[int]:
+        """The ids of control tokens, without that of an unknown character."""
+        return {token["id"] for token in self._control.values() if token["content"] != self._unknown}
 
     @cached_property
     def _controls(self) -> re.Pattern[str]:
@@ -167,10 +169,10 @@ class ChatTemplate:
         now = datetime.now()
         prompt = self._prompt(checked, now)
         parts = self._parts(checked, prompt, now)
+        self._check_tokens(parts[::2])
         ids = list(self._tokenizer.encode(prompt, add_special_tokens=False).ids)
-        counted = {token["id"] for token in self._control.values() if token["content"] != self._unknown}
         own = [token for part in parts[::2] for token in self._controls.findall(part) if token != self._unknown]
-        return ids if sum(i in counted for i in ids) == len(own) else self._encode_parts(parts)
+        return ids if sum(i in self._counted for i in ids) == len(own) else self._encode_parts(parts)
 
     def _prompt(self, messages: list[dict[str, str]], now: datetime) -> str:
         try:
@@ -194,25 +196,36 @@ class ChatTemplate:
             except TemplateError:
                 continue
             parts[1::2] = [texts[int(number)] for number in parts[1::2]]
-            if "".join(parts) == prompt and (pattern is _WHOLE or self._holds_no_more(parts, messages, now)):
+            if "".join(parts) == prompt and (pattern is _WHOLE or self._makes_no_token(messages, now)):
                 return parts
         tokens = ((i, self._controls.search(message["content"])) for i, message in enumerate(messages))
         i, token = next(((i, token[0]) for i, token in tokens if token), (0, ""))
-        if not token and self._holds_no_more([prompt], messages, now):
+        if not token and self._makes_no_token(messages, now):
             return [prompt]
         what = f"{token}, by which" if token else "pieces of control tokens, from which"
         allowed = f"a text without {what} the model's chat template decides what to write"
         raise InvalidRequest(f"messages[{i}].content", messages[i]["content"], allowed)
 
-    def _holds_no_more(self, parts: list[str], messages: list[dict[str, str]], now: datetime) -> bool:
-        """Whether the template's parts hold no control token that it made of a content, by an edit for example."""
-        firsts = re.compile("|".join(sorted({re.escape(token.strip()[0]) for token in self._control})) or "(?!)")
-        others = [message | {"content": firsts.sub(_OTHER, message["content"])} for message in messages]
-        try:
-            own = len(self._controls.findall(self._rendered(others, now)))
-        except TemplateError:
-            return False
-        return sum(len(self._controls.findall(part)) for part in parts[::2]) <= own
+    def _makes_no_token(self, messages: list[dict[str, str]], now: datetime) -> bool:
+        """Whether the template makes no control token of pieces of the contents, by an edit for example.
+
+        One letter of the control tokens after the other is replaced in the contents. Where the replacement then stands
+        in what the letter would make a control token, that token comes from a content. Whole ones are left out.
+        """
+        bare = [message | {"content": self._controls.sub(_OUT, message["content"])} for message in messages]
+        for letter in sorted(set("".join(self._control))):
+            either_case = re.compile(re.escape(letter), re.IGNORECASE)
+            others = [message | {"content": either_case.sub(_OTHER, message["content"])} for message in bare]
+            if others == bare:
+                continue
+            try:
+                prompt = self._rendered(others, now)
+            except TemplateError:
+                return False
+            tokens = self._controls.finditer(prompt.replace(_OTHER, letter))
+            if any(_OTHER in prompt[token.start() : token.end()] for token in tokens):
+                return False
+        return True
 
     def _encode_parts(self, parts: list[str]) -> list[int]:
         pieces = []
@@ -246,8 +259,15 @@ class ChatTemplate:
             raise TemplateError(f"{type(error).__name__}: {error}") from error
 
     def plain_ids(self, text: str) -> list[int]:
-        """Return the ids of a text in which nothing counts as a control token."""
-        return self._plain.encode(text, add_special_tokens=False).ids if text else []
+        """Return the ids of a text in which nothing counts as a control token.
+
+        Raises:
+            InvalidRequest: the tokenizer writes an unknown character as the token that ends a text.
+        """
+        ids = self._plain.encode(text, add_special_tokens=False).ids if text else []
+        if self._counted.isdisjoint(ids):
+            return ids
+        raise InvalidRequest("messages", text, "a text without what the tokenizer can only write as a control token")
 
 
 def _taken_out(pattern: re.Pattern[str], content: str, texts: list[str]) -> str:
@@ -260,16 +280,18 @@ def _taken_out(pattern: re.Pattern[str], content: str, texts: list[str]) -> str:
     return pattern.sub(mark, content)
 
 
+def _values(entries: Any) -> list[Any]:
+    """The entries of a list or an object in a tokenizer's files; of anything else none."""
+    return list(entries.values()) if isinstance(entries, dict) else entries if isinstance(entries, list) else []
+
+
+def _text(token: Any) -> str | None:
+    text = token.get("content") if isinstance(token, dict) else token
+    return text if isinstance(text, str) else None
+
+
 def _tokenizer(description: dict[str, Any]) -> Any:
     from tokenizers import Tokenizer
 
     # A file may prescribe a length, which transformers ignores unless a caller wants it.
     return Tokenizer.from_str(json.dumps({**description, "truncation": None, "padding": None}))
-
-
-class _Refused(TemplateError):
-    """The template itself refuses a conversation."""
-
-
-def _refuse(message: str) -> None:
-    raise _Refused(message)

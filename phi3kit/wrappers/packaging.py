@@ -2,6 +2,7 @@
 
 import shutil
 import textwrap
+from contextlib import suppress
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -9,7 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from phi3kit.chat import ChatTemplate
-from phi3kit.errors import WeightsError
+from phi3kit.errors import InvalidRequest, WeightsError
 from phi3kit.generation.engine import MAX_TOKENS
 from phi3kit.system import requirements, targets
 from phi3kit.wrappers.chat import Phi3Chat
@@ -20,7 +21,7 @@ _MODEL_CODE = {Phi3Model: "phi3_model.py", Phi3Chat: "phi3_chat.py"}
 # What a stored model runs. Nothing in these imports the rest of the kit when it is loaded.
 _STORED = ("__init__.py", "errors.py", "system", "chat", "generation", "wrappers")
 
-_PROBE = [{"role": "user", "content": "Two  spaces, and Grüße."}]
+_PROBE = [{"role": role, "content": "Two  spaces, and Grüße."} for role in ("system", "user", "assistant", "user")]
 
 # What the code of each wrapper imports, and mlflow itself, which loads it.
 _ONNX = ("tokenizers", "jinja2", "joblib", "psutil", "pandas", "numpy")
@@ -120,9 +121,12 @@ def packaged_pipeline(model: str) -> dict[str, Any]:
         raise WeightsError(f"transformers cannot use {folder}: {type(error).__name__}: {reason}") from error
     if missing := sorted(report["missing_keys"]):  # transformers fills them with random numbers
         raise WeightsError(f"The weights in {folder} lack {missing[0]}, which its config.json wants. Copy it again.")
-    if template.encode(_PROBE) != tokenizer.apply_chat_template(_PROBE, add_generation_prompt=True, return_dict=False):
-        name = type(tokenizer).__name__
-        raise WeightsError(f"{name} of transformers reads prompts otherwise than tokenizer.json in {folder} says.")
+    for messages in (_PROBE, _PROBE[1:], _PROBE[1:2]):
+        with suppress(InvalidRequest):  # a template may refuse a system message, or answers
+            ids = template.encode(messages)
+            if ids != tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False):
+                name = type(tokenizer).__name__
+                raise WeightsError(f"{name} of transformers reads prompts otherwise than {folder}/tokenizer.json says.")
     built.model.name_or_path = weights.resolve(model).name  # the completion's `model`; a path would name this machine
     return {
         "transformers_model": built,

@@ -233,6 +233,58 @@ def test_a_token_that_the_tokenizer_lacks_is_named(folder, tmp_path, config):
         altered(folder, tmp_path, chat_template=source, **config)
 
 
+ONE_ROLE = "{% for m in messages %}{{ m.content }}{% if m.role == 'system' %}<tool>{% endif %}{% endfor %}<|assistant|>"
+NO_USER_FIRST = "{% if messages[0].role == 'user' %}{{ raise_exception('System, please.') }}{% endif %}"
+
+
+@pytest.mark.parametrize("source", [ONE_ROLE, NO_USER_FIRST + ONE_ROLE])
+def test_a_missing_token_of_one_role_is_named_at_the_request(folder, tmp_path, source):
+    template = altered(folder, tmp_path, chat_template=source, additional_special_tokens=["<tool>"])
+    with pytest.raises(WeightsError, match="lacks the token '<tool>'"):
+        template.encode([{"role": "system", "content": "a"}, *user("b")])
+
+
+def test_a_missing_token_that_a_user_types_is_text(folder, tmp_path):
+    template = altered(folder, tmp_path, additional_special_tokens=["<tool>"])
+    assert template.encode(user("a <tool> b"))
+
+
+def test_split_special_tokens_count_before_the_template(folder, tmp_path):
+    with pytest.raises(WeightsError, match="split_special_tokens"):
+        altered(folder, tmp_path, chat_template=NO_USER_FIRST + ONE_ROLE, split_special_tokens=True)
+
+
+def test_a_token_of_the_vocabulary_alone_is_named(folder, tmp_path):
+    altered(folder, tmp_path)
+    described = json.loads((tmp_path / "tokenizer.json").read_text())
+    described["added_tokens"] = [token for token in described["added_tokens"] if token["content"] != "<s>"]
+    (tmp_path / "tokenizer.json").write_text(json.dumps(described))
+    with pytest.raises(WeightsError, match="lacks the token '<s>'"):
+        ChatTemplate(tmp_path)
+
+
+@pytest.mark.parametrize("file", ["added_tokens.json", "special_tokens_map.json"])
+def test_a_missing_token_of_an_older_file_is_named(folder, tmp_path, file):
+    text = {
+        "added_tokens.json": '{"<tool>": 400}',
+        "special_tokens_map.json": '{"additional_special_tokens": ["<tool>"]}',
+    }
+    (tmp_path / file).write_text(text[file])
+    with pytest.raises(WeightsError, match="lacks the token '<tool>'"):
+        altered(folder, tmp_path, chat_template="<tool>{{ messages[0].content }}<|assistant|>")
+
+
+def test_white_space_that_only_transformers_has_is_named(folder, tmp_path):
+    with pytest.raises(WeightsError, match="lacks the token '   '"):
+        altered(folder, tmp_path, added_tokens_decoder={"400": {"content": "   "}})
+
+
+@pytest.mark.parametrize("odd", [7, "x", [None, {}, 3, ""], {"400": None}], ids=str)
+def test_odd_entries_of_tokens_do_no_harm(folder, tmp_path, odd):
+    config = dict.fromkeys(("additional_special_tokens", "extra_special_tokens", "added_tokens_decoder"), odd)
+    assert altered(folder, tmp_path, **config).encode(user("a"))
+
+
 def test_an_added_token_that_no_prompt_has_does_no_harm(folder, tmp_path):
     assert altered(folder, tmp_path, additional_special_tokens=["<tool>"]).encode(user("a"))
 
