@@ -47,10 +47,7 @@ class Model:
             InvalidSetting: `PHI3KIT_THREADS` is no whole number.
         """
         folder = Path(folder)
-        folders.verify(folder)
-        # Random weights of Phi-3-mini's shape, 2.6 GB on disk, were measured at 3.2 GB in memory.
-        requirements.need_memory(f"Opening {folder}", int(1.25 * folders.weights_size(folder)))
-        config = folders.GenaiConfig.read(folder)
+        config = check(folder)
         targets.need(str(folder), config.provider)
         import onnxruntime_genai as og
 
@@ -88,6 +85,18 @@ class Model:
         params = og.GeneratorParams(self.og_model)
         params.set_search_options(**search)
         return og.Generator(self.og_model, params)
+
+
+def check(folder: Path) -> folders.GenaiConfig:
+    """Verify a folder and that memory will hold its model, and return its description.
+
+    Raises:
+        WeightsError: the folder is no onnxruntime-genai model, is damaged, or needs more memory than is left.
+    """
+    folders.verify(folder)
+    # Random weights of Phi-3-mini's shape, 2.6 GB on disk, were measured at 3.2 GB in memory.
+    requirements.need_memory(f"Opening {folder}", int(1.25 * folders.weights_size(folder)))
+    return folders.GenaiConfig.read(folder)
 
 
 @contextmanager

@@ -52,7 +52,6 @@ def create_app(
     chat = ChatRoute(served, backend, metrics, seconds)
     json_body = {"content": {"application/json": {"schema": body.json_schema()}}, "required": True}
     app.post("/v1/chat/completions", openapi_extra={"requestBody": json_body}, responses=_RESPONSES)(chat.answer)
-    is_draining = lambda: backend.queue.is_draining  # noqa: E731
 
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:
@@ -64,8 +63,8 @@ def create_app(
 
     @app.get("/ready", responses={503: {}})
     async def ready() -> JSONResponse:
-        state = "draining" if is_draining() else "ready"
-        return JSONResponse({"status": state}, 503 if is_draining() else 200)
+        is_draining = backend.queue.is_draining
+        return JSONResponse({"status": "draining" if is_draining else "ready"}, 503 if is_draining else 200)
 
     @app.get("/metrics")
     async def metrics_page() -> Response:

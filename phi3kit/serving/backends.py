@@ -9,7 +9,6 @@ from typing import Any
 from phi3kit.chat import ChatTemplate
 from phi3kit.errors import InvalidRequest
 from phi3kit.generation import Answer, Engine, Options
-from phi3kit.generation.engine import MAX_TOKENS
 from phi3kit.generation.model import Model
 from phi3kit.serving.body import ChatRequest
 from phi3kit.serving.job import Job, Piece
@@ -39,8 +38,7 @@ class SlotEngine(Engine):
 
     def job(self, ids: list[int], options: Options, emit: Emit, deadline: float, owner: str = "") -> Job:
         """Return the job of a prompt that `check_prompt` returned."""
-        max_tokens = options.max_tokens or min(MAX_TOKENS, self.model.context_length - len(ids))
-        return Job(ids, max_tokens, options, emit, deadline, owner)
+        return Job(ids, self._limit(ids, options), options, emit, deadline, owner)
 
     def generate(self, prompts: Sequence[str | Sequence[int]], options: Options | None = None) -> list[Answer]:
         """Answer every prompt, in order, as `Engine.generate` does; as many together as there are slots."""

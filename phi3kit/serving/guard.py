@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import hmac
+import json
 from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -110,8 +111,6 @@ def _replayed(body: bytes, receive: Receive) -> Receive:
 
 
 async def _refuse(send: Send, status: int, message: str, code: str) -> None:
-    import json
-
     body = json.dumps(openai.error(message, type="invalid_request_error", code=code)).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     headers.append((b"connection", b"close"))

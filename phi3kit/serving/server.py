@@ -8,6 +8,7 @@ from typing import Any
 import uvicorn
 
 from phi3kit.errors import InvalidRequest, WeightsError
+from phi3kit.generation.model import check, default_threads
 from phi3kit.serving.app import LOOPBACK, create_app
 from phi3kit.serving.backends import SlotBackend, SlotEngine
 from phi3kit.serving.decoder import Decoder
@@ -18,6 +19,7 @@ from phi3kit.serving.memory import Plan, plan
 from phi3kit.serving.pipeline import PipelineBackend
 from phi3kit.serving.served import Served
 from phi3kit.serving.slots import Slots
+from phi3kit.system import folders
 
 DRAIN_SECONDS = 25  # for the answers in flight; with the last seconds no more than the 30 that Kubernetes gives
 _LAST_SECONDS = 3  # for responses that are being written
@@ -63,18 +65,17 @@ def open_slots(folder: Path, settings: Settings) -> tuple[SlotBackend, Plan]:
     import onnxruntime
     import onnxruntime_genai
 
-    from phi3kit.generation.model import default_threads
-    from phi3kit.system import folders, requirements
-
-    folders.verify(folder)
-    provider = folders.GenaiConfig.read(folder).provider
+    provider = check(folder).provider
     if provider != "cpu":
         raise WeightsError(f"{folder} is for {provider}, and slots are for CPUs: serve a model logged for a CPU.")
-    requirements.need_memory(f"Opening {folder}", int(1.25 * folders.weights_size(folder)))
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = default_threads()
     path = folder / folders.read_json(folder / "genai_config.json")["model"]["decoder"].get("filename", "model.onnx")
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    try:
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # it has a type for each of its codes, without a common base
+        reason = " ".join(str(error).split())
+        raise WeightsError(f"onnxruntime cannot open {path}: {reason:.300}. Fetch or export it again.") from None
     graph = Graph.read(folder, session)
     chosen = plan(graph, settings.slots, settings.context, settings.kv_memory)
     tokenizer = onnxruntime_genai.Tokenizer(str(folder))
@@ -128,10 +129,10 @@ def serve(uri: str, settings: Settings, announce: Any) -> None:
     server = _Server(config, backend.queue, announce)
     try:
         server.run()
+    except SystemExit:  # uvicorn's way to say that it cannot listen
+        raise InvalidRequest("port", settings.port, f"one that is free on {settings.host}") from None
     finally:
         backend.queue.close()
-    if not server.started:
-        raise WeightsError(f"{settings.host}:{settings.port} cannot be listened on: choose another --port.")
 
 
 class _Server(uvicorn.Server):

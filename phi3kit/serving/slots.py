@@ -4,8 +4,6 @@ One thread reads a slice of one newcomer's prompt, then computes one token for e
 row leaves in its slot serves a later request that begins with the same tokens and comes with the same key.
 """
 
-import threading
-import time
 from collections import deque
 from typing import Any
 
@@ -14,10 +12,10 @@ import numpy as np
 from phi3kit.generation.answer import Row
 from phi3kit.serving import sampling
 from phi3kit.serving.decoder import SLICE, Decoder
-from phi3kit.serving.job import Busy, Draining, Job, Logprob, Piece, TimedOut
+from phi3kit.serving.job import Job, Logprob, Piece, RequestQueue
 
 
-class Slots:
+class Slots(RequestQueue):
     """The queue, the rows and the thread that computes them.
 
     Args:
@@ -27,21 +25,18 @@ class Slots:
     """
 
     def __init__(self, decoder: Decoder, tokenizer: Any, max_queue: int) -> None:
-        self.decoder, self._tokenizer, self._max_queue = decoder, tokenizer, max_queue
+        super().__init__(max_queue, decoder.slots)
+        self.decoder, self._tokenizer = decoder, tokenizer
         search = decoder.graph.search
         self._penalty = float(search.get("repetition_penalty") or 1)
         self._ngram = int(search.get("no_repeat_ngram_size") or 0)
         self._end_ids = frozenset(decoder.graph.end_ids)
-        self._queue: deque[Job] = deque()
         # Job i of the active ones has slot i; the slots of those whose prompt is being read follow.
         self._active: list[Job] = []
         self._reading: list[Job] = []
         self._owners = [""] * decoder.slots
         self._used = [0] * decoder.slots
         self._turns = 0
-        self._changed = threading.Condition()
-        self.is_draining = self._is_closed = False
-        self._thread = threading.Thread(target=self._run, name="slots", daemon=True)
         self._thread.start()
 
     @property
@@ -49,59 +44,12 @@ class Slots:
         """Requests that have a slot."""
         return len(self._active) + len(self._reading)
 
-    @property
-    def waiting(self) -> int:
-        """Requests that wait for one."""
-        return len(self._queue)
-
     def submit(self, job: Job) -> None:
-        """Queue a request that was checked.
-
-        Raises:
-            Busy: too many wait.
-            Draining: after `drain`.
-        """
-        job.prompt = np.array(job.ids, np.int64)
-        job.row = Row(self._tokenizer, self._end_ids, job.options.stop, len(job.ids), job.max_tokens)
+        """Queue a request whose token ids were checked; see `RequestQueue.submit`."""
+        job.row = Row(self._tokenizer, self._end_ids, job.options.stop, len(job.prompt), job.max_tokens)
+        job.prompt = np.array(job.prompt, np.int64)
         job.random = np.random.default_rng(job.options.seed)
-        with self._changed:
-            if self.is_draining:
-                raise Draining("The server is shutting down: ask another one.")
-            if len(self._queue) >= self._max_queue + self.decoder.slots - self.running:
-                raise Busy(f"{len(self._queue)} requests wait already: try again later.")
-            self._queue.append(job)
-            self._changed.notify()
-
-    def cancel(self, job: Job) -> None:
-        """End a request; what it generated is lost."""
-        job.is_cancelled = True
-        with self._changed:
-            self._changed.notify()
-
-    def drain(self) -> None:
-        """Take no more requests; those that were taken go on."""
-        with self._changed:
-            self.is_draining = True
-
-    def close(self) -> None:
-        """End the thread; requests that are not answered end with an error."""
-        with self._changed:
-            self.is_draining = self._is_closed = True
-            self._changed.notify()
-        self._thread.join()
-
-    def _run(self) -> None:
-        while True:
-            with self._changed:
-                while not (self._queue or self.running or self._is_closed):
-                    self._changed.wait()
-                if self._is_closed:
-                    break
-            try:
-                self._turn()
-            except Exception as error:  # it ends the requests in flight, not the server
-                self._end_all(error)
-        self._end_all(Draining("The server was stopped before the answer was complete."))
+        super().submit(job)
 
     def _turn(self) -> None:
         self._turns += 1
@@ -110,20 +58,19 @@ class Slots:
         if self._reading:
             # The shortest rest first answers most requests soonest; every other turn, the one that came first.
             oldest = min(range(len(self._reading)), key=lambda i: self._reading[i].arrived)
-            shortest = min(range(len(self._reading)), key=lambda i: len(self._reading[i].ids) - self._reading[i].read)
+            shortest = min(
+                range(len(self._reading)), key=lambda i: len(self._reading[i].prompt) - self._reading[i].read
+            )
             self._read_slice(oldest if self._turns % 2 else shortest)
         if self._active:
             self._step()
 
     def _drop(self) -> None:
         """Take out what was cancelled, and what is over its deadline."""
-        now = time.monotonic()
-        for job in [*self._queue, *self._reading, *self._active]:
-            if job.is_cancelled:
-                self._remove(job)
-            elif now > job.deadline:
-                self._remove(job)
-                self._emit(job, TimedOut("The answer was not complete in the time that this server allows."))
+        for job in [job for job in self._reading + self._active if job.is_over()]:
+            self._remove(job)
+        with self._changed:
+            self._queue = deque(job for job in self._queue if not job.is_over())
 
     def _admit(self) -> None:
         with self._changed:
@@ -145,8 +92,8 @@ class Slots:
     def _read_slice(self, index: int) -> None:
         job, slot = self._reading[index], len(self._active) + index
         logits = self.decoder.read(slot, job.prompt[None, job.read : job.read + SLICE])
-        job.read = min(job.read + SLICE, len(job.ids))
-        if job.read < len(job.ids):
+        job.read = min(job.read + SLICE, len(job.prompt))
+        if job.read < len(job.prompt):
             return
         self._swap(len(self._active), slot)
         self._reading[0], self._reading[index] = self._reading[index], self._reading[0]
@@ -179,9 +126,9 @@ class Slots:
             if job.matcher.is_stopped():
                 text += job.row.end()
         if job.row.finish_reason:
-            self._emit(job, Piece(text, logprob, job.row.answer(job.arrived)))
+            job.tell(Piece(text, logprob, job.row.answer(job.arrived)))
         elif text or logprob:
-            self._emit(job, Piece(text, logprob))
+            job.tell(Piece(text, logprob))
 
     def _forbid(self, matcher: Any, scores: sampling.Array) -> None:
         """Make the tokens impossible that a schema does not allow next."""
@@ -201,10 +148,6 @@ class Slots:
 
     def _remove(self, job: Job) -> None:
         """Free the slot of a request; the active rows stay neighbours, and the reading ones after them."""
-        with self._changed:
-            if job in self._queue:
-                self._queue.remove(job)
-                return
         if job in self._active:
             index, last = self._active.index(job), len(self._active) - 1
             self._swap(index, last)
@@ -213,7 +156,7 @@ class Slots:
             if self._reading:
                 self._swap(last, last + len(self._reading))
                 self._reading.insert(0, self._reading.pop())
-        elif job in self._reading:
+        else:
             index, last = self._reading.index(job), len(self._reading) - 1
             self._swap(len(self._active) + index, len(self._active) + last)
             self._reading[index] = self._reading[last]
@@ -225,18 +168,9 @@ class Slots:
         for values in (self._owners, self._used):
             values[one], values[other] = values[other], values[one]  # type: ignore[index]
 
-    def _emit(self, job: Job, event: Piece | Exception) -> None:
-        try:
-            job.emit(event)
-        except Exception:  # the one who asked is gone
-            job.is_cancelled = True
-
-    def _end_all(self, error: Exception) -> None:
-        with self._changed:
-            waiting = [*self._queue] if self._is_closed else []
-            self._queue = deque(job for job in self._queue if job not in waiting)
+    def _end(self, error: Exception) -> None:
         jobs, self._active, self._reading = self._active + self._reading, [], []
         for slot in range(self.decoder.slots):  # a cache may be half-written
             self.decoder.cut(slot, 0)
-        for job in [*jobs, *waiting]:
-            self._emit(job, error)
+        for job in jobs:
+            job.tell(error)

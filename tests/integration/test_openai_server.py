@@ -4,6 +4,7 @@ import concurrent.futures
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -12,7 +13,9 @@ import threading
 from contextlib import contextmanager
 
 import httpx
+import onnxruntime
 import openai
+import phi3_shape
 import psutil
 import pydantic
 import pytest
@@ -20,7 +23,11 @@ from conftest import own_store
 from hub_client import wait_until
 from steps import POSIX
 
-from phi3kit import tracking
+from phi3kit import tracking, weights
+from phi3kit.errors import WeightsError
+from phi3kit.serving.graph import Graph
+from phi3kit.serving.served import Served
+from phi3kit.system import folders
 
 pytestmark = pytest.mark.tiny
 
@@ -491,6 +498,43 @@ def test_what_a_pipeline_ignores_is_refused(pipeline, options):
     assert (response.status_code, response.json()["error"]["param"]) == (400, next(iter(options)))
 
 
+# Addresses, and graphs of another form
+
+
+@pytest.mark.parametrize("form", ["runs:/{info.run_id}/m", "models:/{info.model_id}", "{folder}"])
+def test_a_logged_model_is_found_by_each_address(tmp_path, form):
+    import mlflow
+
+    (tmp_path / "m.py").write_text("import mlflow\nmlflow.models.set_model(mlflow.pyfunc.PythonModel())")
+    with own_store(tmp_path):
+        mlflow.create_experiment("a", artifact_location=(tmp_path / "artifacts").as_uri())
+        mlflow.set_experiment("a")
+        with mlflow.start_run():
+            info = mlflow.pyfunc.log_model(name="m", python_model=tmp_path / "m.py", pip_requirements=[])
+        uri = form.format(info=info, folder=mlflow.artifacts.download_artifacts(info.model_uri))
+        found = Served.find(uri)
+    assert (found.uri, found.run_id, found.version) == (uri, info.run_id, None)
+
+
+def test_a_model_without_the_artifact_is_refused(logged):
+    with pytest.raises(WeightsError, match="phi3-mini-onnx"):
+        Served.find(str(logged["pipeline"])).onnx_folder()
+
+
+def test_a_long_rope_model_gets_its_first_window(tmp_path):
+    """Its graph switches tables for all rows at 4,096 tokens."""
+    phi3_shape.write(tmp_path / "checkpoint", phi3_shape.SMALL)
+    half = phi3_shape.SMALL["hidden_size"] // phi3_shape.SMALL["num_attention_heads"] // 2
+    path = tmp_path / "checkpoint" / "config.json"
+    config = json.loads(path.read_text()) | {"max_position_embeddings": 16_384}
+    del config["rope_parameters"]  # Phi-3.5's own file has the older entry
+    config["rope_scaling"] = {"type": "longrope", "short_factor": [1.0] * half, "long_factor": [4.0] * half}
+    path.write_text(json.dumps(config))
+    folder = weights.onnx(str(tmp_path / "checkpoint"))
+    assert folders.GenaiConfig.read(folder).context_length == 16_384
+    assert Graph.read(folder, onnxruntime.InferenceSession(folder / "model.onnx")).context_length == 4096
+
+
 # What is refused at the start
 
 
@@ -507,6 +551,20 @@ def test_other_machines_need_a_key(logged):
 
 def test_a_model_that_is_not_there_is_named(registered):
     assert "models:/nothing@here" in failed("models:/nothing@here")
+
+
+def test_a_port_in_use_is_refused(server, logged):
+    port = server.url.rsplit(":", 1)[1]
+    assert f"port={port}" in failed(str(logged["Phi3Chat"]), "--port", port, "--context", "64")
+
+
+def test_a_damaged_graph_is_named(logged, tmp_path):
+    shutil.copytree(logged["Phi3Chat"], tmp_path / "model", copy_function=os.link)
+    (manifest,) = tmp_path.rglob("manifest.json")
+    manifest.unlink()
+    (manifest.parent / "model.onnx").unlink()
+    (manifest.parent / "model.onnx").write_bytes(b"no graph")
+    assert "model.onnx" in failed(str(tmp_path / "model"))
 
 
 def test_memory_for_no_slot_is_refused(logged):
